@@ -1,0 +1,1 @@
+//! What is unwelcome, and one cord watching for it.

@@ -1,0 +1,1 @@
+//! The façade of the page: monitors and exporters.

@@ -1,0 +1,1 @@
+//! A seeded fleet: jobs, physics, faults.

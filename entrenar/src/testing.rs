@@ -1,0 +1,1 @@
+//! Series notation and builders for tests.

@@ -1,0 +1,1 @@
+//! The façade of the page: training with a callback.

@@ -1,0 +1,1 @@
+//! The bounded recent past of a value.
