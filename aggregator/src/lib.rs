@@ -1,1 +1,23 @@
+//! The centre: takes what the agents report, keeps it, watches it with the Andon rules, tells people, and answers
+//! browsers, scripts and Prometheus.
+//!
+//! Modules stand in the order in which a sample travels. Pure ones (`chunk`, `head`, `andon`, `incident`, most of
+//! `notify`, `line`) are told the time and touch nothing; the others are edges.
 
+pub mod config;
+
+pub mod access;
+pub mod ingest;
+pub mod line;
+
+pub mod chunk;
+pub mod head;
+pub mod store;
+
+pub mod andon;
+pub mod incident;
+pub mod notify;
+
+pub mod query;
+pub mod status;
+pub mod web;

@@ -1,0 +1,1 @@
+//! Who may speak, and who may change what.

@@ -1,0 +1,1 @@
+//! A stretch of one GPU's columns as bytes, and back.

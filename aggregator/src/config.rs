@@ -1,0 +1,1 @@
+//! Parsed values with documented defaults.

@@ -1,0 +1,1 @@
+//! Recent state of every series: window and open stretch.

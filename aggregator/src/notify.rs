@@ -1,0 +1,1 @@
+//! Telling people: routes, outbox, receivers.

@@ -1,0 +1,1 @@
+//! Head and store together, as points.

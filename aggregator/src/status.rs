@@ -1,0 +1,1 @@
+//! Metrics about the aggregator itself.

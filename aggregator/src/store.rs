@@ -1,0 +1,223 @@
+//! Where everything that must survive a crash rests.
+//!
+//! One seam, `Store`, kept by SQLite, by memory in tests, and later by Postgres; one contract test runs on all.
+//! `decide` goes before any waiting `commit`.
+
+use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::report::{Hello, HolderChange, StreamId};
+use entrenar::unit::Timestamp;
+use futures_util::future::BoxFuture;
+
+use crate::andon::CordKey;
+use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
+
+/// Number of a journal row; rises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JournalPosition(pub i64);
+
+/// What the journal keeps, in the order in which it reached the line: enough to do everything again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JournalEntry {
+    /// An agent introduced itself. `bytes`: the encoded hello.
+    Hello {
+        received_at: Timestamp,
+        stream: StreamId,
+        bytes: Vec<u8>,
+    },
+    /// An accepted record. `bytes`: the encoded record, as it came.
+    Record {
+        received_at: Timestamp,
+        sent_at: Timestamp,
+        stream: StreamId,
+        bytes: Vec<u8>,
+    },
+    /// An agent left in good order.
+    Goodbye {
+        received_at: Timestamp,
+        stream: StreamId,
+    },
+    /// The engine's clock was moved.
+    Advance { to: Timestamp },
+}
+
+/// A sealed stretch of one GPU: a blob of `chunk`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SealedChunk {
+    pub gpu: GpuUuid,
+    /// Start of the stretch; with the GPU the key. Sealing the same stretch again merges with what is stored.
+    pub stretch: Timestamp,
+    /// First and last sample.
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub n_samples: u32,
+    pub blob: Vec<u8>,
+}
+
+/// How far a stream is durable, with what is needed to know it again after a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamMark {
+    pub hello: Hello,
+    /// Inclusive ranges of sequence numbers, ascending.
+    pub durable: Vec<(u64, u64)>,
+    pub last_received_at: Timestamp,
+    /// Whether the agent said goodbye last.
+    pub gone: bool,
+}
+
+/// The engine's memory, and the journal row up to which it is contained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    pub position: JournalPosition,
+    pub taken_at: Timestamp,
+    pub bytes: Vec<u8>,
+}
+
+/// One group commit: all of it or none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Flush {
+    pub journal: Vec<JournalEntry>,
+    pub sealed: Vec<SealedChunk>,
+    pub marks: Vec<StreamMark>,
+    pub holders: Vec<HolderChange>,
+    pub snapshot: Option<Snapshot>,
+    /// Journal rows up to and including this one are no longer needed.
+    pub forget_journal: Option<JournalPosition>,
+}
+
+/// Proof that a flush survives a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// The row that holds the flush's journal; the newest row if the flush had none.
+    pub position: JournalPosition,
+}
+
+/// What a start needs besides the journal.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    pub streams: Vec<StreamMark>,
+    pub snapshot: Option<Snapshot>,
+    pub open_incidents: Vec<Incident>,
+    pub cords: Vec<(CordKey, Timestamp)>,
+    /// Holders at the moment: the newest change of each GPU.
+    pub holders: Vec<HolderChange>,
+    /// Oldest and newest journal row.
+    pub journal: Option<(JournalPosition, JournalPosition)>,
+}
+
+/// Which incidents.
+#[derive(Clone, Debug, Default)]
+pub struct IncidentFilter {
+    /// `Some(true)`: open ones; `Some(false)`: resolved or closed ones.
+    pub open: Option<bool>,
+    pub kind: Option<String>,
+    pub severity: Option<String>,
+    pub node: Option<String>,
+    pub job: Option<String>,
+    /// Newest first, strictly before this (`fired_at`, id).
+    pub before: Option<(Timestamp, String)>,
+    pub limit: usize,
+}
+
+/// What became of an attempt to deliver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    pub delivery_id: String,
+    pub at: Timestamp,
+    pub state: NoticeState,
+    pub next_attempt_at: Option<Timestamp>,
+    pub error: Option<String>,
+}
+
+/// Why the store could not do it. A variant per different reaction.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Wait and try again; nothing was kept.
+    #[error("the database is busy or away: {0}")]
+    Unavailable(String),
+    /// Free space, then it goes on by itself; nothing was kept.
+    #[error(
+        "the disk is full: free space on the volume of the database, it goes on by itself ({0})"
+    )]
+    Full(String),
+    /// The operator must act.
+    #[error("the database is read-only: {0}")]
+    ReadOnly(String),
+    /// The operator must act.
+    #[error(
+        "the database was written by a newer version of entrenar (schema {found}, this build knows {known}): install that version, or restore a backup"
+    )]
+    NewerSchema { found: i64, known: i64 },
+    /// The operator must act.
+    #[error("the database is damaged: {0}")]
+    Corrupt(String),
+    /// A defect of ours.
+    #[error("the database refused: {0}")]
+    Refused(String),
+}
+
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// The contract: every future may be called from any task; writes are serialised inside.
+pub trait Store: Send + Sync + 'static {
+    /// Keeps all of a flush or none, and answers only when it survives a crash. Keeping the same thing twice is
+    /// harmless.
+    fn commit(&self, flush: Flush) -> BoxFuture<'_, StoreResult<Durable>>;
+
+    /// Incidents, their timeline and what is to be told, in one transaction, before any waiting `commit`.
+    /// A row not newer than the stored one (`last_transition_at`, `ordinal`) is left as it is; at most one incident
+    /// is open per cord.
+    fn decide(&self, decision: Decision) -> BoxFuture<'_, StoreResult<()>>;
+
+    /// What a start needs.
+    fn recover(&self) -> BoxFuture<'_, StoreResult<Recovered>>;
+
+    /// Up to `limit` journal rows after `after`, oldest first.
+    fn journal(
+        &self,
+        after: JournalPosition,
+        limit: usize,
+    ) -> BoxFuture<'_, StoreResult<Vec<(JournalPosition, Vec<JournalEntry>)>>>;
+
+    /// Sealed chunks of a GPU that overlap `from..=to`, oldest first.
+    fn chunks(
+        &self,
+        gpu: &GpuUuid,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<Vec<SealedChunk>>>;
+
+    /// Newest first, at most `filter.limit`.
+    fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>>;
+
+    /// One incident with its story and messages.
+    #[allow(clippy::type_complexity)]
+    fn incident(
+        &self,
+        id: &str,
+    ) -> BoxFuture<'_, StoreResult<Option<(Incident, Vec<TimelineEntry>, Vec<NoticeStatus>)>>>;
+
+    /// Notices, newest first, strictly before (`created_at`, delivery id); `state: None` for all.
+    fn notices(
+        &self,
+        state: Option<NoticeState>,
+        before: Option<(Timestamp, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>>;
+
+    /// Every pending notice, oldest first: what a start must still deliver.
+    fn pending_notices(&self) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>>;
+
+    /// Records attempts and their outcome.
+    fn record_attempts(&self, attempts: Vec<Attempt>) -> BoxFuture<'_, StoreResult<()>>;
+
+    /// Drops what is older than the retention: chunks before `chunks_before`, and resolved incidents and settled
+    /// notices before `incidents_before`. Works in slices that hold the writer for at most 20 ms.
+    fn retain(
+        &self,
+        chunks_before: Timestamp,
+        incidents_before: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<u64>>;
+
+    /// Forgets a node: its streams, so that it is no longer expected.
+    fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>>;
+}
