@@ -82,6 +82,9 @@ pub struct Incident {
     pub evidence: Vec<Evidence>,
     pub missing: Vec<String>,
     pub job: Option<String>,
+    /// Receivers that were told that it began, and not yet that it ended.
+    #[serde(default)]
+    pub notified: Vec<String>,
     /// Counts the transitions of this incident, from 1; delivery ids derive from it.
     pub ordinal: u32,
     pub last_transition_at: Timestamp,

@@ -96,6 +96,8 @@ pub struct Durable {
 pub struct Recovered {
     pub streams: Vec<StreamMark>,
     pub snapshot: Option<Snapshot>,
+    /// Open ones, and those that a person closed while their cord was still raised (`state` is `Closed`, `resolution`
+    /// is `Closed`): such a cord opens nothing new until it has cleared.
     pub open_incidents: Vec<Incident>,
     pub cords: Vec<(CordKey, Timestamp)>,
     /// Holders at the moment: the newest change of each GPU.
