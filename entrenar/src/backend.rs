@@ -108,6 +108,12 @@ pub trait GpuBackend: Send + Sync + 'static {
         None
     }
 
+    /// Whether a call may block. A backend that says no is called in place, without threads of its own, so that it
+    /// also works in virtual time.
+    fn may_block(&self) -> bool {
+        true
+    }
+
     /// The GPUs that are there now, in the order of their index.
     fn inventory(&self) -> Result<Vec<GpuInfo>, GpuError>;
 
