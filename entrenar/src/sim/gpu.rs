@@ -1,0 +1,244 @@
+//! One simulated GPU: its load since the last change, and what NVML would say of it now. *(pure)*
+
+use super::activity::{Activity, Rates};
+use super::job::SimMillis;
+use super::noise::{between, hash, mix};
+use super::physics::{Drive, Feel, Heat};
+use super::plan::Slot;
+use crate::gpu::Values;
+use crate::metric::{self, NvmlStatus, clock_reason};
+
+/// While its temperature decides about its clocks, a GPU is looked at this often.
+const THERMAL_STEP_MS: SimMillis = 1_000;
+/// Share of the clock that is left when the hardware slows a hot GPU down.
+const HOT_CLOCK_SHARE: f64 = 0.55;
+/// The hardware lets go this far below the slowdown temperature.
+const RELEASE_KELVIN: f64 = 4.0;
+
+/// A GPU at its latest change.
+#[derive(Clone, Debug)]
+pub(crate) struct SimGpu {
+    slot: Slot,
+    /// Counted seconds a simulated second.
+    pace: f64,
+    activity: Activity,
+    heat: Heat,
+    since: SimMillis,
+    until: SimMillis,
+    throttled: bool,
+    totals: Rates,
+}
+
+impl SimGpu {
+    /// A GPU that has done at `now` what it does then for hours.
+    pub(crate) fn new(slot: Slot, index: u32, now: SimMillis, pace: f64) -> Self {
+        let (activity, until) = slot.activity(now);
+        let uptime_s = between(hash(&[slot.seed, 41]), 3.0, 40.0) * 86_400.0;
+        let joules = uptime_s * between(hash(&[slot.seed, 42]), 150.0, 500.0);
+        let drive = drive_of(&activity, false, false);
+        let heat = Heat::settled(slot.board, slot.seed, index, drive, secs(now), joules);
+        Self {
+            totals: worked_before(&slot, uptime_s),
+            slot,
+            pace,
+            activity,
+            heat,
+            since: now,
+            until,
+            throttled: false,
+        }
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Lives on until `now`. Time that lies behind the latest change is ignored.
+    pub(crate) fn advance_to(&mut self, now: SimMillis) {
+        while self.until <= now {
+            self.change(self.until);
+        }
+    }
+
+    /// Takes up at `now` whatever load is due.
+    fn change(&mut self, now: SimMillis) {
+        let feel = self.heat.feel(secs(now), self.pace);
+        self.totals = self.totals_at(&feel);
+        let (activity, mut until) = self.slot.activity(now);
+        let uncooled = self.slot.is_uncooled(now);
+        let reasons = clock_reason::HW_SLOWDOWN | clock_reason::HW_THERMAL;
+        let slowed = activity.slowed(self.slot.board, HOT_CLOCK_SHARE, reasons);
+        self.throttled = self.is_throttled(feel.celsius, uncooled, slowed.watts);
+        if uncooled || self.throttled {
+            until = until.min(now + THERMAL_STEP_MS);
+        }
+        self.activity = if self.throttled { slowed } else { activity };
+        let drive = drive_of(&self.activity, uncooled, self.throttled);
+        self.heat.drive(drive, secs(now), self.pace);
+        self.since = now;
+        self.until = until;
+    }
+
+    /// Whether the hardware holds the clocks down: from the slowdown temperature on, until even full clocks would not
+    /// bring it back there.
+    fn is_throttled(&self, celsius: f64, uncooled: bool, slowed_watts: f64) -> bool {
+        let slowdown = self.slot.board.slowdown_celsius;
+        let released = slowdown - RELEASE_KELVIN;
+        if self.throttled && uncooled {
+            released < self.heat.uncooled_celsius(slowed_watts)
+        } else if self.throttled {
+            released < celsius
+        } else {
+            slowdown <= celsius
+        }
+    }
+
+    fn totals_at(&self, feel: &Feel) -> Rates {
+        let secs = feel.busy_secs * self.pace;
+        let (was, rate) = (&self.totals, &self.activity.rates);
+        Rates {
+            pcie_tx: was.pcie_tx + rate.pcie_tx * secs,
+            pcie_rx: was.pcie_rx + rate.pcie_rx * secs,
+            nvlink: was.nvlink + rate.nvlink * secs,
+            network: was.network + rate.network * secs,
+            cpu: was.cpu + rate.cpu * secs,
+            read: was.read + rate.read * secs,
+            write: was.write + rate.write * secs,
+        }
+    }
+
+    /// Its share of the node's RDMA traffic, in bytes.
+    pub(crate) fn network_bytes(&self, now: SimMillis) -> f64 {
+        if self.activity.rates.network == 0.0 {
+            return self.totals.network;
+        }
+        let feel = self.heat.feel(secs(now), self.pace);
+        self.totals.network + self.activity.rates.network * feel.busy_secs * self.pace
+    }
+
+    /// What changes with every tick, as NVML rounds it. `advance_to(now)` must have been called.
+    pub(crate) fn fast(&self, now: SimMillis, values: &mut Values) {
+        let now = now.max(self.since);
+        let board = self.slot.board;
+        let activity = &self.activity;
+        let feel = self.heat.feel(secs(now), self.pace);
+        let totals = self.totals_at(&feel);
+        // The same noise in the whole second, whoever asks how often.
+        let noise = mix(self.slot.seed ^ (now / 1000) as u64);
+        let pick = |(low, high): (i64, i64), salt: u32| {
+            low + (noise >> salt) as i64 % 64 * (high - low + 1) / 64
+        };
+        let ratio = |r: f64, salt: u32| ppm(r * (0.97 + (noise >> salt & 63) as f64 / 1050.0));
+
+        values.set(metric::TEMPERATURE, feel.celsius as i64);
+        values.set(metric::UTILIZATION, pick(activity.utilization, 1));
+        values.set(
+            metric::MEMORY_UTILIZATION,
+            pick(activity.memory_utilization, 8),
+        );
+        values.set(metric::MEMORY_USED, self.memory_used(now));
+        values.set(metric::MEMORY_TOTAL, board.memory_total_bytes);
+        values.set(metric::POWER, (feel.watts * 1e3) as i64);
+        values.set(metric::ENERGY, (feel.joules * 1e3) as i64);
+        values.set(metric::SM_CLOCK, self.sm_clock(noise));
+        values.set(metric::CLOCK_EVENT_REASONS, activity.clock_reasons);
+        values.set(metric::PCIE_TX, whole_kib(totals.pcie_tx));
+        values.set(metric::PCIE_RX, whole_kib(totals.pcie_rx));
+        values.set(metric::NVLINK_TX, whole_kib(totals.nvlink));
+        values.set(metric::NVLINK_RX, whole_kib(totals.nvlink));
+        values.set(metric::SM_ACTIVE, ratio(activity.active[0], 20));
+        values.set(metric::TENSOR_ACTIVE, ratio(activity.active[1], 26));
+        values.set(metric::DRAM_ACTIVE, ratio(activity.active[2], 32));
+        values.set(metric::NVML_STATUS, NvmlStatus::Ok as i64);
+        values.set(metric::NVML_LATENCY, 3_000 + (noise >> 40) as i64 % 4_000);
+    }
+
+    /// What changes slowly.
+    pub(crate) fn slow(&self, now: SimMillis, values: &mut Values) {
+        let board = self.slot.board;
+        let feel = self.heat.feel(secs(now.max(self.since)), self.pace);
+        let limit = (board.power_limit_watts * 1e3) as i64;
+        let margin = board.max_operating_celsius - feel.celsius;
+        values.set(metric::MEMORY_TEMPERATURE, (feel.celsius + 9.0) as i64);
+        values.set(metric::THERMAL_MARGIN, margin.floor() as i64);
+        values.set(metric::POWER_LIMIT, limit);
+        values.set(metric::POWER_LIMIT_DEFAULT, limit);
+        values.set(metric::MEMORY_CLOCK, board.memory_clock_mhz);
+        values.set(metric::PCIE_LINK_WIDTH, 16);
+        values.set(metric::PCIE_LINK_GEN, 5);
+        values.set(metric::NVLINK_ACTIVE_LINKS, board.nvlinks);
+        for quiet in [
+            metric::PCIE_REPLAY,
+            metric::NVLINK_CRC_ERRORS,
+            metric::NVLINK_RECOVERY,
+            metric::ECC_CORRECTED,
+            metric::REMAPPED_ROWS_FAILURE,
+        ] {
+            values.set(quiet, 0);
+        }
+        values.set(metric::ECC_UNCORRECTED, self.slot.uncorrected(now));
+        let pending = self.slot.has_remap_pending(now);
+        values.set(metric::REMAPPED_ROWS_PENDING, i64::from(pending));
+        self.processes(&feel, values);
+    }
+
+    fn processes(&self, feel: &Feel, values: &mut Values) {
+        values.set(metric::PROCESSES, self.activity.processes);
+        if self.activity.processes > 0 {
+            let totals = self.totals_at(feel);
+            values.set(metric::PROCESS_STATE, self.activity.process_state);
+            values.set(metric::PROCESS_CPU, (totals.cpu * 1e3) as i64);
+            values.set(metric::PROCESS_READ, totals.read as i64);
+            values.set(metric::PROCESS_WRITE, totals.write as i64);
+        }
+    }
+
+    fn memory_used(&self, now: SimMillis) -> i64 {
+        const GRAIN: i64 = 64 * 1024;
+        let memory = &self.activity.memory;
+        let grown = memory.bytes_per_second * (now - self.since) as f64 / 1e3;
+        (memory.bytes + grown) as i64 / GRAIN * GRAIN
+    }
+
+    /// Under its power cap the clock dithers, in steps of 15 MHz.
+    fn sm_clock(&self, noise: u64) -> i64 {
+        let capped = self.activity.clock_reasons & clock_reason::SW_POWER_CAP != 0;
+        let dither = if capped { (noise >> 52) as i64 % 6 } else { 0 };
+        self.activity.sm_clock_mhz - 15 * dither
+    }
+}
+
+fn drive_of(activity: &Activity, cooling_lost: bool, throttled: bool) -> Drive {
+    Drive {
+        watts: activity.watts,
+        jitter_watts: activity.jitter_watts,
+        cooling_lost,
+        throttled,
+    }
+}
+
+/// Running totals of a past that nobody saw.
+fn worked_before(slot: &Slot, uptime_s: f64) -> Rates {
+    let part = |salt: u64, most: f64| between(hash(&[slot.seed, salt]), 0.1, 1.0) * most * uptime_s;
+    Rates {
+        pcie_tx: part(43, 3e7),
+        pcie_rx: part(44, 6e7),
+        nvlink: part(45, 8e9),
+        network: part(46, 1e9),
+        cpu: part(47, 0.02),
+        read: part(48, 1e6),
+        write: part(49, 1e5),
+    }
+}
+
+fn secs(ms: SimMillis) -> f64 {
+    ms as f64 / 1e3
+}
+
+fn ppm(ratio: f64) -> i64 {
+    (ratio * 1e6) as i64
+}
+
+fn whole_kib(bytes: f64) -> i64 {
+    bytes as i64 / 1024 * 1024
+}

@@ -1,0 +1,309 @@
+//! What a board does with a load: power, energy and temperature in closed form. *(pure)*
+//!
+//! Between two changes of load everything is a sum of exponentials and sine waves, so that a reading costs the same
+//! whether one second or one day has passed, and energy is exactly the integral of power at any step.
+
+use super::noise::Wobble;
+
+/// Constants of a GPU model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Board {
+    /// Product name, as NVML gives it.
+    pub(crate) name: &'static str,
+    /// Device memory in bytes.
+    pub(crate) memory_total_bytes: i64,
+    /// Power limit in watts.
+    pub(crate) power_limit_watts: f64,
+    /// Power without a context, in watts.
+    pub(crate) off_watts: f64,
+    /// Power with a context and nothing running, in watts: clocks stay up.
+    pub(crate) idle_watts: f64,
+    /// Power of a busy wait in a collective, in watts: hardly more than idle.
+    pub(crate) spin_watts: f64,
+    /// Highest SM clock.
+    pub(crate) sm_clock_mhz: i64,
+    /// SM clock without a context.
+    pub(crate) sm_clock_off_mhz: i64,
+    /// Memory clock.
+    pub(crate) memory_clock_mhz: i64,
+    /// Temperature from which the reported margin counts down.
+    pub(crate) max_operating_celsius: f64,
+    /// Temperature at which the hardware cuts the clocks.
+    pub(crate) slowdown_celsius: f64,
+    /// NVLinks.
+    pub(crate) nvlinks: i64,
+}
+
+/// H100 SXM5 80 GB: levels measured on training fleets.
+pub(crate) const H100: Board = Board {
+    name: "NVIDIA H100 80GB HBM3",
+    memory_total_bytes: 85_520_809_984,
+    power_limit_watts: 700.0,
+    off_watts: 70.0,
+    idle_watts: 120.0,
+    spin_watts: 128.5,
+    sm_clock_mhz: 1980,
+    sm_clock_off_mhz: 345,
+    memory_clock_mhz: 2619,
+    max_operating_celsius: 87.0,
+    slowdown_celsius: 89.0,
+    nvlinks: 18,
+};
+
+/// Seconds in which power follows the load: from 690 W to idle within 2 s.
+const POWER_LAG_S: f64 = 0.45;
+/// Seconds in which the die follows its power.
+const DIE_LAG_S: f64 = 1.0;
+/// Seconds in which the heat sink follows.
+const SINK_LAG_S: f64 = 40.0;
+/// Kelvin of the die over the heat sink, a watt.
+const DIE_KELVIN_PER_WATT: f64 = 0.032;
+/// Kelvin of the heat sink over the inlet, a watt.
+const SINK_KELVIN_PER_WATT: f64 = 0.023;
+/// Seconds in which a board without cooling heats up.
+const UNCOOLED_LAG_S: f64 = 12.0;
+/// Seconds in which it recovers.
+const RECOVERY_LAG_S: f64 = 30.0;
+/// Kelvin that a watt adds without cooling.
+const UNCOOLED_KELVIN_PER_WATT: f64 = 0.12;
+/// What slot a board sits in decides how warm its air is: 12–14 K between the first and the last at equal power.
+const SLOT_WARMTH: [f64; 8] = [1.0, 0.97, 1.14, 1.24, 1.02, 0.98, 1.16, 1.26];
+
+/// The load that a board is driven with from one instant on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Drive {
+    /// Power that it settles at, in watts.
+    pub(crate) watts: f64,
+    /// Standard deviation around it, in watts.
+    pub(crate) jitter_watts: f64,
+    /// Whether its cooling is lost.
+    pub(crate) cooling_lost: bool,
+    /// Whether the hardware has cut its clocks, so that it holds the slowdown temperature.
+    pub(crate) throttled: bool,
+}
+
+/// Power, heat and energy of a board since its load last changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Heat {
+    board: &'static Board,
+    wobble: Wobble,
+    /// Kelvin a watt, as a multiple of the coolest slot's.
+    warmth: f64,
+    inlet_celsius: f64,
+    drive: Drive,
+    /// When the drive began, in seconds.
+    since: f64,
+    /// Integral of the wobble then.
+    wobble_integral: f64,
+    /// Power without jitter, die and sink lags in watts, heat of lost cooling in kelvin, energy in joules: all then.
+    power: f64,
+    die: f64,
+    sink: f64,
+    uncooled: f64,
+    energy: f64,
+}
+
+/// What a board feels at an instant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Feel {
+    /// Board power in watts.
+    pub(crate) watts: f64,
+    /// Energy since the driver was loaded, in joules.
+    pub(crate) joules: f64,
+    /// Core temperature.
+    pub(crate) celsius: f64,
+    /// Seconds since the drive began, stretched and squeezed a little by the wobble: what counters run on.
+    pub(crate) busy_secs: f64,
+}
+
+impl Heat {
+    /// A board that has been driven like this for hours.
+    pub(crate) fn settled(
+        board: &'static Board,
+        seed: u64,
+        slot: u32,
+        drive: Drive,
+        now: f64,
+        joules: f64,
+    ) -> Self {
+        let wobble = Wobble::new(seed);
+        let lag = super::noise::between(super::noise::hash(&[seed, 7]), 0.98, 1.02);
+        Self {
+            board,
+            wobble,
+            warmth: SLOT_WARMTH[slot as usize % SLOT_WARMTH.len()] * lag,
+            inlet_celsius: super::noise::between(super::noise::hash(&[seed, 8]), 24.0, 27.0),
+            drive,
+            since: now,
+            wobble_integral: wobble.at(now).1,
+            power: drive.watts,
+            die: drive.watts,
+            sink: drive.watts,
+            uncooled: 0.0,
+            energy: joules,
+        }
+    }
+
+    /// Changes the load from an instant on. `pace`: counted seconds a simulated second.
+    pub(crate) fn drive(&mut self, drive: Drive, now: f64, pace: f64) {
+        let (wobble, integral) = self.wobble.at(now);
+        let feel = self.feel(now, pace);
+        let dt = now - self.since;
+        let (power, die, sink, uncooled) = self.lags(dt);
+        // The reading goes on from where it was; only what it settles at changes.
+        self.power = power + (self.drive.jitter_watts - drive.jitter_watts) * wobble;
+        self.die = die;
+        self.sink = sink;
+        self.uncooled = uncooled;
+        self.energy = feel.joules;
+        self.drive = drive;
+        self.since = now;
+        self.wobble_integral = integral;
+    }
+
+    /// What the board feels; `now` must not lie before the last change.
+    pub(crate) fn feel(&self, now: f64, pace: f64) -> Feel {
+        let dt = now - self.since;
+        let (wobble, integral) = self.wobble.at(now);
+        let wobbled = integral - self.wobble_integral;
+        let (power, die, sink, uncooled) = self.lags(dt);
+        let smooth = self.drive.watts * dt
+            + (self.power - self.drive.watts) * POWER_LAG_S * (1.0 - (-dt / POWER_LAG_S).exp());
+        Feel {
+            watts: power + self.drive.jitter_watts * wobble,
+            joules: self.energy + (smooth + self.drive.jitter_watts * wobbled) * pace,
+            celsius: self.celsius(die, sink) + uncooled,
+            busy_secs: dt + COUNTER_WOBBLE * wobbled,
+        }
+    }
+
+    /// Where the temperature would end at this power without cooling.
+    pub(crate) fn uncooled_celsius(&self, watts: f64) -> f64 {
+        self.celsius(watts, watts) + UNCOOLED_KELVIN_PER_WATT * watts
+    }
+
+    fn celsius(&self, die: f64, sink: f64) -> f64 {
+        self.inlet_celsius + self.warmth * (DIE_KELVIN_PER_WATT * die + SINK_KELVIN_PER_WATT * sink)
+    }
+
+    /// Power, die, sink and lost cooling, `dt` seconds after the drive began.
+    fn lags(&self, dt: f64) -> (f64, f64, f64, f64) {
+        let goal = self.drive.watts;
+        let step = self.power - goal;
+        let decay = (-dt / POWER_LAG_S).exp();
+        // A first-order lag behind an exponential: the forced part decays with the power, the rest with the lag.
+        let lagged = |was: f64, lag: f64| {
+            let forced = step / (1.0 - lag / POWER_LAG_S);
+            goal + forced * decay + (was - goal - forced) * (-dt / lag).exp()
+        };
+        (
+            goal + step * decay,
+            lagged(self.die, DIE_LAG_S),
+            lagged(self.sink, SINK_LAG_S),
+            self.uncooled_after(dt),
+        )
+    }
+
+    fn uncooled_after(&self, dt: f64) -> f64 {
+        let (goal, lag) = self.uncooled_goal();
+        if goal == 0.0 && self.uncooled == 0.0 {
+            return 0.0;
+        }
+        goal + (self.uncooled - goal) * (-dt / lag).exp()
+    }
+
+    /// Kelvin that lost cooling adds in the end, and the seconds in which it does.
+    fn uncooled_goal(&self) -> (f64, f64) {
+        let Drive {
+            watts,
+            cooling_lost,
+            throttled,
+            ..
+        } = self.drive;
+        match (cooling_lost, throttled) {
+            (false, _) => (0.0, RECOVERY_LAG_S),
+            (true, false) => (UNCOOLED_KELVIN_PER_WATT * watts, UNCOOLED_LAG_S),
+            // The hardware's own loop: clocks go as low as it takes to stay at the slowdown temperature.
+            (true, true) => {
+                let held = self.board.slowdown_celsius + 0.6 - self.celsius(watts, watts);
+                (held.min(UNCOOLED_KELVIN_PER_WATT * watts), UNCOOLED_LAG_S)
+            }
+        }
+    }
+}
+
+/// How much of the wobble counters feel: small enough that they never run backwards.
+const COUNTER_WOBBLE: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drive(watts: f64) -> Drive {
+        Drive {
+            watts,
+            jitter_watts: 9.0,
+            cooling_lost: false,
+            throttled: false,
+        }
+    }
+
+    #[test]
+    fn energy_is_the_integral_of_power() {
+        let mut heat = Heat::settled(&H100, 3, 2, drive(690.0), 0.0, 1000.0);
+        let mut summed = 1000.0;
+        let step = 0.001;
+        for i in 0..8000 {
+            let now = f64::from(i) * step;
+            if i == 2000 {
+                heat.drive(drive(128.0), now, 1.0);
+            }
+            summed += heat.feel(now + step / 2.0, 1.0).watts * step;
+        }
+        let joules = heat.feel(8.0, 1.0).joules;
+        assert!((joules - summed).abs() < 0.01, "{joules} and {summed}");
+    }
+
+    #[test]
+    fn power_is_near_idle_two_seconds_after_work_stops_and_the_die_cools_at_once() {
+        let quiet = |watts| Drive {
+            jitter_watts: 0.0,
+            ..drive(watts)
+        };
+        let mut heat = Heat::settled(&H100, 3, 0, quiet(690.0), 0.0, 0.0);
+        let hot = heat.feel(0.0, 1.0).celsius;
+        heat.drive(quiet(128.0), 0.0, 1.0);
+        let watts = |at| heat.feel(at, 1.0).watts;
+        assert!((300.0..450.0).contains(&watts(0.5)), "{}", watts(0.5));
+        assert!((160.0..210.0).contains(&watts(1.0)), "{}", watts(1.0));
+        assert!(watts(2.0) < 136.0, "{}", watts(2.0));
+        let fallen = hot - heat.feel(5.5, 1.0).celsius;
+        assert!((15.0..25.0).contains(&fallen), "{fallen}");
+    }
+
+    #[test]
+    fn a_board_without_cooling_passes_the_slowdown_temperature_within_half_a_minute() {
+        let mut heat = Heat::settled(&H100, 3, 0, drive(660.0), 0.0, 0.0);
+        let lost = Drive {
+            cooling_lost: true,
+            ..drive(660.0)
+        };
+        heat.drive(lost, 0.0, 1.0);
+        assert!(heat.feel(2.0, 1.0).celsius < H100.slowdown_celsius);
+        assert!(heat.feel(30.0, 1.0).celsius > H100.slowdown_celsius);
+        heat.drive(
+            Drive {
+                throttled: true,
+                watts: 360.0,
+                ..lost
+            },
+            30.0,
+            1.0,
+        );
+        let held = heat.feel(300.0, 1.0).celsius;
+        assert!(
+            (held - H100.slowdown_celsius).abs() < 1.0,
+            "held at {held} °C"
+        );
+    }
+}
