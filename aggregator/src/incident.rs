@@ -1,6 +1,13 @@
 //! The story that people read: opened, updated, acknowledged, resolved, closed. Deciding is pure and idempotent; a
 //! decision is one transaction.
 
+pub mod book;
+mod draft;
+pub mod id;
+pub mod light;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};

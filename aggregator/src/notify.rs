@@ -1,1 +1,3 @@
-//! Telling people: routes, outbox, receivers.
+//! Telling people: who is concerned, what they read, when it is sent, and what became of it.
+
+pub mod route;
