@@ -1,1 +1,244 @@
-//! A stretch of one GPU's columns as bytes, and back.
+//! A stretch of one GPU's columns as bytes, and back. Drawn in `docs/formats/chunk.md`.
+//!
+//! Lossless. One metric is read without decoding the others. It knows nothing of where the bytes rest, nor of which
+//! stretch they belong to: that is `stretch`.
+
+mod column;
+pub mod stretch;
+pub(crate) mod varint;
+
+use entrenar::gpu::Values;
+use entrenar::metric::{METRIC_COUNT, MetricId};
+use entrenar::unit::Timestamp;
+use zstd::bulk::{Compressor, Decompressor};
+
+/// First byte of every chunk.
+pub const VERSION: u8 = 1;
+
+/// Most samples that a chunk holds. A longer one is taken for damaged, so that a wrong length cannot eat the memory.
+pub const MAX_SAMPLES: usize = 1 << 17;
+
+/// One GPU at one instant.
+pub type Sample = (Timestamp, Values);
+
+/// Why bytes are not a chunk. None of it heals: the stretch is lost unless the journal still has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    #[error("chunk is cut short")]
+    Truncated,
+    #[error(
+        "chunk has version {0}, this build reads {VERSION}: it was written by a newer entrenar"
+    )]
+    Version(u8),
+    #[error("chunk fails its checksum")]
+    Checksum,
+    #[error("chunk is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("chunk would hold {0} samples: 1 to {MAX_SAMPLES} are allowed")]
+    Length(usize),
+}
+
+/// The samples, at least one, as bytes. They may come in any order; of two at the same time the first is kept.
+pub fn encode(samples: &[Sample]) -> Result<Vec<u8>, ChunkError> {
+    if samples.is_sorted_by(|a, b| a.0 < b.0) {
+        return encode_sorted(samples);
+    }
+    let mut sorted = samples.to_vec();
+    sorted.sort_by_key(|s| s.0);
+    sorted.dedup_by_key(|s| s.0);
+    encode_sorted(&sorted)
+}
+
+/// Every sample, ascending by time. Metrics that this build does not know are left out.
+pub fn decode_all(blob: &[u8]) -> Result<Vec<Sample>, ChunkError> {
+    let chunk = Chunk::parse(blob)?;
+    let mut zstd = decompressor();
+    let times = chunk.times(&mut zstd)?;
+    let mut samples: Vec<Sample> = times.into_iter().map(|t| (t, Values::default())).collect();
+    for column in &chunk.columns[1..] {
+        let values = chunk.decode(column, &mut zstd)?;
+        for (sample, value) in samples.iter_mut().zip(values) {
+            sample.1.set(column.metric, value);
+        }
+    }
+    Ok(samples)
+}
+
+/// The values of one metric, ascending by time; empty if the chunk has none.
+pub fn decode_metric(blob: &[u8], metric: MetricId) -> Result<Vec<(Timestamp, i64)>, ChunkError> {
+    let chunk = Chunk::parse(blob)?;
+    let Some(column) = chunk.columns[1..].iter().find(|c| c.metric == metric) else {
+        return Ok(Vec::new());
+    };
+    let mut zstd = decompressor();
+    let values = chunk.decode(column, &mut zstd)?;
+    let times = chunk.times(&mut zstd)?;
+    Ok(times
+        .into_iter()
+        .zip(values)
+        .filter_map(|(at, value)| Some((at, value?)))
+        .collect())
+}
+
+/// Both chunks as one, by time; of two samples at the same time the one of `first` is kept.
+pub fn merge(first: &[u8], second: &[u8]) -> Result<Vec<u8>, ChunkError> {
+    let mut samples = decode_all(first)?;
+    samples.extend(decode_all(second)?);
+    encode(&samples)
+}
+
+/// How many samples a chunk holds, and the first and last time.
+pub fn extent(blob: &[u8]) -> Result<(usize, Timestamp, Timestamp), ChunkError> {
+    let times = Chunk::parse(blob)?.times(&mut decompressor())?;
+    Ok((times.len(), times[0], times[times.len() - 1]))
+}
+
+/// Stands for the time in the table of columns; no metric has it.
+const TIME: MetricId = MetricId(0);
+/// Version, checksum, number of samples, number of columns.
+const HEADER: usize = 1 + 4 + 4 + 2;
+/// Metric, encoding, length.
+const TABLE_ROW: usize = 2 + 1 + 4;
+
+fn encode_sorted(samples: &[Sample]) -> Result<Vec<u8>, ChunkError> {
+    check_length(samples.len())?;
+    let mut zstd = Compressor::new(column::ZSTD_LEVEL).expect("level 1 exists");
+    let mut table = Vec::new();
+    let mut bodies = Vec::new();
+    let mut n_columns: u16 = 0;
+    let mut put = |metric: MetricId, values: &[Option<i64>]| {
+        if let Some((how, body)) = column::encode(values, &mut zstd) {
+            table.extend(metric.0.to_le_bytes());
+            table.push(how);
+            table.extend((body.len() as u32).to_le_bytes());
+            bodies.extend(body);
+            n_columns += 1;
+        }
+    };
+    let mut values: Vec<Option<i64>> = samples.iter().map(|s| Some(s.0.0)).collect();
+    put(TIME, &values);
+    for id in 1..=METRIC_COUNT as u16 {
+        values.clear();
+        values.extend(samples.iter().map(|s| s.1.get(MetricId(id))));
+        put(MetricId(id), &values);
+    }
+
+    let mut blob = Vec::with_capacity(HEADER + table.len() + bodies.len());
+    blob.push(VERSION);
+    blob.extend([0; 4]);
+    blob.extend((samples.len() as u32).to_le_bytes());
+    blob.extend(n_columns.to_le_bytes());
+    blob.extend(table);
+    blob.extend(bodies);
+    let checksum = checksum(&blob).to_le_bytes();
+    blob[1..5].copy_from_slice(&checksum);
+    Ok(blob)
+}
+
+fn check_length(n_samples: usize) -> Result<(), ChunkError> {
+    if (1..=MAX_SAMPLES).contains(&n_samples) {
+        Ok(())
+    } else {
+        Err(ChunkError::Length(n_samples))
+    }
+}
+
+/// Over everything but itself.
+fn checksum(blob: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&blob[..1]);
+    crc.update(&blob[5..]);
+    crc.finalize()
+}
+
+fn decompressor() -> Decompressor<'static> {
+    Decompressor::new().expect("a decompressor needs only memory")
+}
+
+/// A chunk whose checksum and table are in order; columns are still encoded. The first column is the time.
+struct Chunk<'a> {
+    n_samples: usize,
+    columns: Vec<Column<'a>>,
+}
+
+struct Column<'a> {
+    metric: MetricId,
+    how: u8,
+    body: &'a [u8],
+}
+
+impl<'a> Chunk<'a> {
+    fn parse(blob: &'a [u8]) -> Result<Self, ChunkError> {
+        match blob.first() {
+            None => return Err(ChunkError::Truncated),
+            Some(&VERSION) if blob.len() < HEADER => return Err(ChunkError::Truncated),
+            Some(&VERSION) => {}
+            Some(&other) => return Err(ChunkError::Version(other)),
+        }
+        if checksum(blob) != u32_at(blob, 1) {
+            return Err(ChunkError::Checksum);
+        }
+        let n_samples = u32_at(blob, 5) as usize;
+        check_length(n_samples)?;
+        let n_columns = usize::from(u16_at(blob, 9));
+        let columns = Column::table(&blob[HEADER..], n_columns)?;
+        if columns.first().is_none_or(|c| c.metric != TIME) {
+            return Err(ChunkError::Malformed("no times"));
+        }
+        Ok(Self { n_samples, columns })
+    }
+
+    fn times(&self, zstd: &mut Decompressor<'_>) -> Result<Vec<Timestamp>, ChunkError> {
+        let times = self.decode(&self.columns[0], zstd)?;
+        times
+            .into_iter()
+            .map(|t| t.map(Timestamp))
+            .collect::<Option<_>>()
+            .ok_or(ChunkError::Malformed("a sample without a time"))
+    }
+
+    fn decode(
+        &self,
+        column: &Column<'_>,
+        zstd: &mut Decompressor<'_>,
+    ) -> Result<Vec<Option<i64>>, ChunkError> {
+        column::decode(column.how, column.body, self.n_samples, zstd)
+    }
+}
+
+impl<'a> Column<'a> {
+    /// Cuts the bytes after the header into columns; they must fit to the last byte.
+    fn table(bytes: &'a [u8], n_columns: usize) -> Result<Vec<Self>, ChunkError> {
+        let (table, mut bodies) = bytes
+            .split_at_checked(n_columns * TABLE_ROW)
+            .ok_or(ChunkError::Truncated)?;
+        let mut columns = Vec::with_capacity(n_columns);
+        for row in table.chunks_exact(TABLE_ROW) {
+            let (body, rest) = bodies
+                .split_at_checked(u32_at(row, 3) as usize)
+                .ok_or(ChunkError::Truncated)?;
+            bodies = rest;
+            columns.push(Self {
+                metric: MetricId(u16_at(row, 0)),
+                how: row[2],
+                body,
+            });
+        }
+        if bodies.is_empty() {
+            Ok(columns)
+        } else {
+            Err(ChunkError::Malformed("bytes after the last column"))
+        }
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+use entrenar::metric::{ENERGY, POWER, PROCESSES, TEMPERATURE};
+use entrenar::unit::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Metrics of every habit: steady, noisy, rising, and now and then absent; gaps in time.
+fn samples() -> impl Strategy<Value = Vec<Sample>> {
+    let value = prop_oneof![
+        4 => (-3..3i64).prop_map(Some),
+        2 => Just(Some(7)),
+        1 => (i64::MIN + 1..=i64::MAX).prop_map(Some),
+        1 => Just(None),
+    ];
+    let row = (1..2000i64, proptest::collection::vec(value, 4));
+    (
+        -9_999_999_999_999i64..9_999_999_999_999,
+        proptest::collection::vec(row, 1..200),
+    )
+        .prop_map(|(start, rows)| {
+            let mut at = start;
+            rows.into_iter()
+                .map(|(step, values)| {
+                    at += step;
+                    let mut row = Values::default();
+                    for (metric, value) in
+                        [TEMPERATURE, POWER, ENERGY, PROCESSES].iter().zip(values)
+                    {
+                        row.set(*metric, value);
+                    }
+                    (Timestamp(at), row)
+                })
+                .collect()
+        })
+}
+
+/// A busy GPU at 1 Hz: a steady metric, a noisy one, a rising one, and a slow one every tenth tick.
+fn busy_gpu(ticks: i64) -> Vec<Sample> {
+    (0..ticks)
+        .map(|i| {
+            let noise = (i * 7919) % 257;
+            let row = Values::default()
+                .with(TEMPERATURE, 64)
+                .with(POWER, 650_000 + noise * 100)
+                .with(ENERGY, 5_000_000 + 650_000 * i + noise)
+                .with(PROCESSES, (i % 10 == 0).then_some(8));
+            (Timestamp::from_secs(1_700_000_000 + i), row)
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_went_in_comes_out(samples in samples()) {
+        let blob = encode(&samples).unwrap();
+        prop_assert_eq!(&decode_all(&blob).unwrap(), &samples);
+        for metric in [TEMPERATURE, POWER, ENERGY, PROCESSES] {
+            let expected: Vec<_> = samples.iter().filter_map(|(t, v)| Some((*t, v.get(metric)?))).collect();
+            prop_assert_eq!(decode_metric(&blob, metric).unwrap(), expected);
+        }
+        let (n, from, to) = extent(&blob).unwrap();
+        prop_assert_eq!((n, from, to), (samples.len(), samples[0].0, samples[samples.len() - 1].0));
+    }
+
+    #[test]
+    fn merging_is_by_time_and_the_first_wins(samples in samples(), split in any::<prop::sample::Index>(), overlap in 0..20usize) {
+        let at = split.index(samples.len()).max(1);
+        let (early, late) = (&samples[..at], &samples[at.saturating_sub(overlap)..]);
+        prop_assert_eq!(decode_all(&merge(&encode(late).unwrap(), &encode(early).unwrap()).unwrap()).unwrap(), samples.clone());
+        let mut other = early.to_vec();
+        for (_, values) in &mut other {
+            values.set(POWER, 1);
+        }
+        let merged = merge(&encode(early).unwrap(), &encode(&other).unwrap()).unwrap();
+        prop_assert_eq!(decode_all(&merged).unwrap(), early.to_vec());
+    }
+
+    #[test]
+    fn bytes_that_are_no_chunk_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(decode_all(&bytes).is_err());
+        // With a good checksum the inside is looked at, and must not be trusted either.
+        let mut dressed = vec![VERSION, 0, 0, 0, 0];
+        dressed.extend(bytes);
+        let sum = checksum(&dressed).to_le_bytes();
+        dressed[1..5].copy_from_slice(&sum);
+        let _ = (decode_all(&dressed), decode_metric(&dressed, POWER), extent(&dressed));
+    }
+}
+
+#[test]
+fn every_truncation_and_every_flipped_bit_is_noticed() {
+    let blob = encode(&busy_gpu(60)).unwrap();
+    for length in 0..blob.len() {
+        assert!(decode_all(&blob[..length]).is_err(), "cut at {length}");
+    }
+    for bit in 0..blob.len() * 8 {
+        let mut bent = blob.clone();
+        bent[bit / 8] ^= 1 << (bit % 8);
+        assert!(decode_all(&bent).is_err(), "bit {bit}");
+        assert!(decode_metric(&bent, POWER).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_metric_from_a_newer_build_is_left_out() {
+    let mut blob = encode(&busy_gpu(3)).unwrap();
+    let second_row = HEADER + TABLE_ROW;
+    blob[second_row..second_row + 2].copy_from_slice(&u16::MAX.to_le_bytes());
+    let sum = checksum(&blob).to_le_bytes();
+    blob[1..5].copy_from_slice(&sum);
+    let expected: Vec<Sample> = busy_gpu(3)
+        .into_iter()
+        .map(|(at, values)| (at, values.with(TEMPERATURE, None)))
+        .collect();
+    assert_eq!(decode_all(&blob).unwrap(), expected);
+}
+
+#[test]
+fn what_does_not_change_costs_next_to_nothing() {
+    let steady: Vec<Sample> = busy_gpu(720)
+        .into_iter()
+        .map(|(at, values)| {
+            (
+                at,
+                Values::default().with(TEMPERATURE, values.get(TEMPERATURE)),
+            )
+        })
+        .collect();
+    let blob = encode(&steady).unwrap();
+    assert!(blob.len() < 64, "{} bytes", blob.len());
+}
+
+#[test]
+fn a_newer_version_and_an_empty_stretch_are_told_apart_from_damage() {
+    let mut blob = encode(&busy_gpu(3)).unwrap();
+    blob[0] = VERSION + 1;
+    assert_eq!(decode_all(&blob), Err(ChunkError::Version(VERSION + 1)));
+    assert_eq!(encode(&[]), Err(ChunkError::Length(0)));
+}
