@@ -1,1 +1,5 @@
+//! The per-node daemon: reads the GPUs, keeps what they say on disk, and streams it to the aggregator.
 
+pub mod evidence;
+pub mod holder;
+pub mod probe;

@@ -1,7 +1,7 @@
 //! What a GPU declines to report, remembered so that it is asked once and not on each tick. Pure.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nvml_wrapper::error::NvmlError;
 
@@ -97,6 +97,16 @@ impl Limits {
         self.declined.load(Ordering::Relaxed) & bit(metric) == 0
     }
 
+    /// Why a metric is not to be had, if it is not.
+    pub(super) fn of(&self, metric: MetricId) -> Option<Limit> {
+        if self.allows(metric) {
+            return None;
+        }
+        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = reasons.iter().find(|(declined, _)| *declined == metric);
+        found.map(|(_, limit)| *limit)
+    }
+
     /// A metric was reported.
     pub(super) fn answered(&self, metric: MetricId) {
         self.answered.fetch_or(bit(metric), Ordering::Relaxed);
@@ -111,20 +121,14 @@ impl Limits {
     pub(super) fn decline(&self, metric: MetricId, limit: Limit) {
         let before = self.declined.fetch_or(bit(metric), Ordering::Relaxed);
         if before & bit(metric) == 0 {
-            let mut reasons = self
-                .reasons
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
             reasons.push((metric, limit));
         }
     }
 
     /// All limits of the GPU at `device`.
     pub(super) fn list(&self, device: u32) -> Vec<Capability> {
-        let reasons = self
-            .reasons
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         let capability = |&(metric, limit): &(MetricId, Limit)| Capability {
             device,
             metric,

@@ -12,7 +12,7 @@ use crate::backend::{Depth, GpuError, GpuProcess};
 use crate::gpu::Values;
 use crate::metric::{self, MetricId, NvmlStatus};
 
-use super::limits::{Verdict, judge};
+use super::limits::{Limit, Verdict, judge};
 use super::raw::{self, Field};
 use super::{Entry, gpu_error};
 
@@ -94,10 +94,11 @@ pub(super) fn read(entry: &Entry, depth: Depth) -> Result<Values, GpuError> {
     Ok(reading.values)
 }
 
-/// Compute processes. Not found means none.
+/// Compute processes. Not found means none; an error, also "not supported", that they are not known.
 pub(super) fn processes(entry: &Entry) -> Result<Vec<GpuProcess>, GpuError> {
-    if !entry.limits.allows(metric::PROCESSES) {
-        return Ok(Vec::new());
+    let device = entry.info.index;
+    if let Some(limit) = entry.limits.of(metric::PROCESSES) {
+        return Err(unknown_processes(device, limit));
     }
     match entry.device.running_compute_processes() {
         Ok(list) => Ok(list
@@ -116,9 +117,19 @@ pub(super) fn processes(entry: &Entry) -> Result<Vec<GpuProcess>, GpuError> {
             Verdict::Absent => Ok(Vec::new()),
             Verdict::Declined(limit) => {
                 entry.limits.decline(metric::PROCESSES, limit);
-                Ok(Vec::new())
+                Err(unknown_processes(device, limit))
             }
-            Verdict::Trouble(_) | Verdict::Fatal => Err(gpu_error(entry.info.index, &error)),
+            Verdict::Trouble(_) | Verdict::Fatal => Err(gpu_error(device, &error)),
+        },
+    }
+}
+
+fn unknown_processes(device: u32, limit: Limit) -> GpuError {
+    match limit {
+        Limit::NoPermission => GpuError::NoPermission { device },
+        _ => GpuError::Failed {
+            device,
+            reason: format!("processes: {}", limit.text()),
         },
     }
 }
@@ -280,9 +291,8 @@ impl Reading<'_> {
         if !self.entry.limits.allows(second) {
             return;
         }
-        let all = self.entry.limits.list(self.entry.info.index);
-        if let Some(found) = all.iter().find(|c| c.metric == first) {
-            self.entry.limits.decline(second, found.limit);
+        if let Some(limit) = self.entry.limits.of(first) {
+            self.entry.limits.decline(second, limit);
         }
     }
 }

@@ -1,0 +1,3 @@
+//! What the node itself says about the GPUs' users, beside NVML.
+
+pub mod proc;
