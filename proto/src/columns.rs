@@ -1,0 +1,599 @@
+//! The samples of a batch as one string of bits: a column per metric, as differences from the best of a few guesses.
+//!
+//! Drawn in `docs/formats/wire.md`. Pure; never panics on bytes from outside.
+
+use entrenar::gpu::Values;
+use entrenar::metric::{CATALOGUE, METRIC_COUNT, MetricId};
+
+use crate::bits::{BitReader, BitWriter, signed_cost, unzigzag, zigzag};
+
+/// Version in the first byte. A reader refuses others.
+const VERSION: u8 = 1;
+/// Bits of the numbers of masks and columns, of a mask's place and of a step between ids.
+const COUNT_BITS: u32 = 8;
+/// Bits of a shift, and of a width less one.
+const WIDTH_BITS: u32 = 6;
+/// Bits of a guess and of a coding.
+const CHOICE_BITS: u32 = 2;
+/// How much finer than the width of its values the base of packed values is, in bits.
+const BASE_GRAIN_BITS: u32 = 3;
+
+// Every column, and every mask, must be countable in `COUNT_BITS`.
+const _: () = assert!(METRIC_COUNT < 1 << COUNT_BITS);
+
+/// Why the bits make no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnsError {
+    /// They end too early.
+    #[error("the columns end in the middle of a value")]
+    Truncated,
+    /// Something is left over.
+    #[error("{0} bits are left after the last column")]
+    Leftover(usize),
+    /// A newer sender: upgrade the aggregator first.
+    #[error("columns of version {0} are not known here: upgrade the reader before the sender")]
+    Version(u8),
+    /// A column refers to a mask that is not there.
+    #[error("a column refers to mask {0}, which is not there")]
+    NoSuchMask(u64),
+    /// Ids run past what an id can be.
+    #[error("a metric id is too large")]
+    Id,
+    /// A choice that no sender makes.
+    #[error("a column's coding {0} does not exist")]
+    Coding(u64),
+}
+
+/// Packs rows: all GPUs of the first tick, then of the second. No rows with a value: no bytes.
+pub(crate) fn encode(rows: &[Values], gpus: usize) -> Vec<u8> {
+    let columns: Vec<Column> = CATALOGUE
+        .iter()
+        .map(|metric| Column::of(metric.id, rows))
+        .filter(|column| column.cells.iter().any(Option::is_some))
+        .collect();
+    if columns.is_empty() {
+        return Vec::new();
+    }
+    let mut masks: Vec<Vec<bool>> = Vec::new();
+    for column in &columns {
+        let mask = column.mask();
+        if mask.contains(&false) && !masks.contains(&mask) {
+            masks.push(mask);
+        }
+    }
+    let mut out = BitWriter::default();
+    out.put(u64::from(VERSION), 8);
+    out.put(masks.len() as u64, COUNT_BITS);
+    for present in masks.iter().flatten() {
+        out.put(u64::from(*present), 1);
+    }
+    out.put(columns.len() as u64, COUNT_BITS);
+    let mut previous: Option<&Column> = None;
+    for column in &columns {
+        put_column(&mut out, column, previous, &masks, gpus);
+        previous = Some(column);
+    }
+    out.into_bytes()
+}
+
+/// Fills `rows` from bytes; says how many columns were of metrics that this build does not know.
+pub(crate) fn decode(bytes: &[u8], gpus: usize, rows: &mut [Values]) -> Result<u32, ColumnsError> {
+    let Some((&version, bytes)) = bytes.split_first() else {
+        return Ok(0);
+    };
+    if version != VERSION {
+        return Err(ColumnsError::Version(version));
+    }
+    let mut bits = BitReader::new(bytes);
+    let masks = take_masks(&mut bits, rows.len()).ok_or(ColumnsError::Truncated)?;
+    let n_columns = bits.take(COUNT_BITS).ok_or(ColumnsError::Truncated)?;
+    let mut previous = Column::empty(rows.len());
+    let mut n_unknown = 0;
+    for _ in 0..n_columns {
+        let column = take_column(&mut bits, &previous, &masks, gpus, rows.len())?;
+        match column.id.slot() {
+            Some(_) => column.write_to(rows),
+            None => n_unknown += 1,
+        }
+        previous = column;
+    }
+    match bits.left() {
+        0..8 => Ok(n_unknown),
+        left => Err(ColumnsError::Leftover(left)),
+    }
+}
+
+/// One metric of all rows.
+struct Column {
+    id: MetricId,
+    cells: Vec<Option<i64>>,
+}
+
+impl Column {
+    fn empty(n_rows: usize) -> Self {
+        Self {
+            id: MetricId(0),
+            cells: vec![None; n_rows],
+        }
+    }
+
+    fn of(id: MetricId, rows: &[Values]) -> Self {
+        let cells = rows.iter().map(|row| row.get(id)).collect();
+        Self { id, cells }
+    }
+
+    fn mask(&self) -> Vec<bool> {
+        self.cells.iter().map(Option::is_some).collect()
+    }
+
+    fn write_to(&self, rows: &mut [Values]) {
+        for (row, cell) in rows.iter_mut().zip(&self.cells) {
+            if let Some(value) = cell {
+                row.set(self.id, *value);
+            }
+        }
+    }
+
+    /// How many low bits are zero in every value.
+    fn shift(&self) -> u32 {
+        let any = self.cells.iter().flatten().fold(0, |acc, v| acc | v);
+        if any == 0 { 0 } else { any.trailing_zeros() }
+    }
+}
+
+fn take_masks(bits: &mut BitReader<'_>, n_rows: usize) -> Option<Vec<Vec<bool>>> {
+    let n_masks = bits.take(COUNT_BITS)? as usize;
+    if n_masks * n_rows > bits.left() {
+        return None;
+    }
+    (0..n_masks)
+        .map(|_| (0..n_rows).map(|_| bits.flag()).collect())
+        .collect()
+}
+
+fn put_column(
+    out: &mut BitWriter,
+    column: &Column,
+    previous: Option<&Column>,
+    masks: &[Vec<bool>],
+    gpus: usize,
+) {
+    match u64::from(column.id.0 - previous.map_or(0, |p| p.id.0)) {
+        1 => out.put(0, 1),
+        step => {
+            out.put(1, 1);
+            out.put(step - 1, COUNT_BITS);
+        }
+    }
+    let mask = column.mask();
+    let place = masks.iter().position(|m| *m == mask);
+    out.put(u64::from(place.is_some()), 1);
+    if let Some(place) = place {
+        out.put(place as u64, COUNT_BITS);
+    }
+    let shift = column.shift();
+    out.put(u64::from(shift > 0), 1);
+    if shift > 0 {
+        out.put(u64::from(shift), WIDTH_BITS);
+    }
+    let empty = Column::empty(column.cells.len());
+    let guesses = Guesses::of(column, previous.unwrap_or(&empty), shift, gpus);
+    put_group(out, &guesses.heads, &HEAD_GUESSES);
+    put_group(out, &guesses.steps, &STEP_GUESSES);
+}
+
+fn take_column(
+    bits: &mut BitReader<'_>,
+    previous: &Column,
+    masks: &[Vec<bool>],
+    gpus: usize,
+    n_rows: usize,
+) -> Result<Column, ColumnsError> {
+    let end = ColumnsError::Truncated;
+    let step = if bits.flag().ok_or(end)? {
+        bits.take(COUNT_BITS).ok_or(end)? + 1
+    } else {
+        1
+    };
+    let id = u64::from(previous.id.0) + step;
+    let id = MetricId(u16::try_from(id).map_err(|_| ColumnsError::Id)?);
+    let mask = if bits.flag().ok_or(end)? {
+        let place = bits.take(COUNT_BITS).ok_or(end)?;
+        Some(
+            masks
+                .get(place as usize)
+                .ok_or(ColumnsError::NoSuchMask(place))?,
+        )
+    } else {
+        None
+    };
+    let shift = if bits.flag().ok_or(end)? {
+        bits.take(WIDTH_BITS).ok_or(end)? as u32
+    } else {
+        0
+    };
+    let present = |row: usize| mask.is_none_or(|m| m[row]);
+    let seen_rows = Neighbours::new(gpus);
+    let column = Column {
+        id,
+        cells: vec![None; n_rows],
+    };
+    fill(bits, column, previous, shift, present, seen_rows)
+}
+
+/// Reads the two groups of a column and puts the values into their rows.
+fn fill(
+    bits: &mut BitReader<'_>,
+    mut column: Column,
+    previous: &Column,
+    shift: u32,
+    present: impl Fn(usize) -> bool,
+    mut near: Neighbours,
+) -> Result<Column, ColumnsError> {
+    let gpus = near.own.len();
+    let rows: Vec<usize> = (0..column.cells.len())
+        .filter(|&row| present(row))
+        .collect();
+    let mut started = vec![false; gpus];
+    let n_heads = rows
+        .iter()
+        .filter(|&&row| !std::mem::replace(&mut started[row % gpus], true))
+        .count();
+    // In the bits all heads come before all steps; in the rows a late GPU's head stands among steps.
+    let mut heads = Group::take(bits, n_heads, &HEAD_GUESSES)?;
+    let mut steps = Group::take(bits, rows.len() - n_heads, &STEP_GUESSES)?;
+    for row in rows {
+        let above = previous.cells[row].map_or(0, |v| v >> shift);
+        let guesses = near.guesses(row % gpus, above);
+        let group = if near.is_head(row % gpus) {
+            &mut heads
+        } else {
+            &mut steps
+        };
+        let value = group.next(&guesses).ok_or(ColumnsError::Truncated)?;
+        near.saw(row % gpus, value);
+        column.cells[row] = Some(value << shift);
+    }
+    Ok(column)
+}
+
+/// What a value is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guess {
+    /// Nothing: the value itself is written.
+    Zero,
+    /// The value before it, in the order of rows.
+    Row,
+    /// The same row of the column before.
+    Above,
+    /// The same GPU's value before.
+    Own,
+    /// The same GPU's value before, and the step that led to it once more.
+    Linear,
+}
+
+/// For the first value of a GPU in a batch; the place is the code.
+const HEAD_GUESSES: [Guess; 3] = [Guess::Zero, Guess::Row, Guess::Above];
+/// For its later values.
+const STEP_GUESSES: [Guess; 4] = [Guess::Zero, Guess::Row, Guess::Own, Guess::Linear];
+
+impl Guess {
+    const ALL: usize = 5;
+
+    fn slot(self) -> usize {
+        self as usize
+    }
+}
+
+/// The values near the next one, in a column that is being written or read.
+struct Neighbours {
+    row: i64,
+    own: Vec<Option<(i64, i64)>>,
+}
+
+impl Neighbours {
+    fn new(gpus: usize) -> Self {
+        Self {
+            row: 0,
+            own: vec![None; gpus],
+        }
+    }
+
+    fn is_head(&self, gpu: usize) -> bool {
+        self.own[gpu].is_none()
+    }
+
+    /// A guess per [`Guess`].
+    fn guesses(&self, gpu: usize, above: i64) -> [i64; Guess::ALL] {
+        let (own, step) = self.own[gpu].unwrap_or((0, 0));
+        [0, self.row, above, own, own.wrapping_add(step)]
+    }
+
+    fn saw(&mut self, gpu: usize, value: i64) {
+        let step = self.own[gpu].map_or(0, |(before, _)| value.wrapping_sub(before));
+        self.own[gpu] = Some((value, step));
+        self.row = value;
+    }
+}
+
+/// How far each value is from each guess.
+struct Guesses {
+    heads: Vec<[i64; Guess::ALL]>,
+    steps: Vec<[i64; Guess::ALL]>,
+}
+
+impl Guesses {
+    fn of(column: &Column, previous: &Column, shift: u32, gpus: usize) -> Self {
+        let mut near = Neighbours::new(gpus);
+        let mut all = Self {
+            heads: Vec::with_capacity(gpus),
+            steps: Vec::with_capacity(column.cells.len()),
+        };
+        for (row, cell) in column.cells.iter().enumerate() {
+            let Some(value) = cell.map(|v| v >> shift) else {
+                continue;
+            };
+            let above = previous.cells[row].map_or(0, |v| v >> shift);
+            let residuals = near
+                .guesses(row % gpus, above)
+                .map(|guess| value.wrapping_sub(guess));
+            if near.is_head(row % gpus) {
+                all.heads.push(residuals);
+            } else {
+                all.steps.push(residuals);
+            }
+            near.saw(row % gpus, value);
+        }
+        all
+    }
+}
+
+/// Writes a group with the cheapest guess and coding. An empty group is not written at all.
+fn put_group(out: &mut BitWriter, residuals: &[[i64; Guess::ALL]], guesses: &[Guess]) {
+    let best = guesses
+        .iter()
+        .enumerate()
+        .map(|(code, guess)| {
+            let of_guess = residuals.iter().map(|r| r[guess.slot()]);
+            let (coding, cost) = Coding::cheapest(of_guess);
+            (cost, code, *guess, coding)
+        })
+        .min_by_key(|(cost, ..)| *cost);
+    let Some((_, code, guess, coding)) = best.filter(|_| !residuals.is_empty()) else {
+        return;
+    };
+    out.put(code as u64, CHOICE_BITS);
+    coding.put(out);
+    for residual in residuals {
+        coding.put_value(out, residual[guess.slot()]);
+    }
+}
+
+/// How the residuals of a group are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    /// All the same.
+    Constant(i64),
+    /// Mostly zero: a bit says so; another value has `width` bits, zigzag.
+    Sparse { width: u32 },
+    /// Each `width` bits above `base << grain(width)`.
+    Packed { width: u32, base: i64 },
+}
+
+impl Coding {
+    /// The cheapest coding, and its cost in bits.
+    fn cheapest(residuals: impl Iterator<Item = i64>) -> (Self, u64) {
+        let (mut low, mut high, mut widest) = (i64::MAX, i64::MIN, 0);
+        let (mut n, mut n_zero) = (0u64, 0);
+        for residual in residuals {
+            low = low.min(residual);
+            high = high.max(residual);
+            widest = widest.max(zigzag(residual));
+            n += 1;
+            n_zero += u64::from(residual == 0);
+        }
+        if n == 0 || low == high {
+            return (Self::Constant(low), signed_cost(low));
+        }
+        let width = bits_of(widest);
+        let sparse = u64::from(WIDTH_BITS) + n + (n - n_zero) * u64::from(width);
+        let (base, pack) = pack_base(low, high);
+        let packed = u64::from(WIDTH_BITS) + signed_cost(base) + n * u64::from(pack);
+        if sparse < packed {
+            (Self::Sparse { width }, sparse)
+        } else {
+            (Self::Packed { width: pack, base }, packed)
+        }
+    }
+
+    fn put(self, out: &mut BitWriter) {
+        match self {
+            Self::Constant(value) => {
+                out.put(0, CHOICE_BITS);
+                out.put_signed(value);
+            }
+            Self::Sparse { width } => {
+                out.put(1, CHOICE_BITS);
+                out.put(u64::from(width - 1), WIDTH_BITS);
+            }
+            Self::Packed { width, base } => {
+                out.put(2, CHOICE_BITS);
+                out.put(u64::from(width - 1), WIDTH_BITS);
+                out.put_signed(base);
+            }
+        }
+    }
+
+    fn put_value(self, out: &mut BitWriter, residual: i64) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Sparse { .. } if residual == 0 => out.put(0, 1),
+            Self::Sparse { width } => {
+                out.put(1, 1);
+                out.put(zigzag(residual), width);
+            }
+            Self::Packed { width, base } => {
+                out.put(residual.wrapping_sub(base << grain(width)) as u64, width);
+            }
+        }
+    }
+
+    fn take(bits: &mut BitReader<'_>) -> Result<Self, ColumnsError> {
+        let end = ColumnsError::Truncated;
+        match bits.take(CHOICE_BITS).ok_or(end)? {
+            0 => bits.take_signed().map(Self::Constant).ok_or(end),
+            1 => {
+                let width = bits.take(WIDTH_BITS).ok_or(end)? as u32 + 1;
+                Ok(Self::Sparse { width })
+            }
+            2 => {
+                let width = bits.take(WIDTH_BITS).ok_or(end)? as u32 + 1;
+                let base = bits.take_signed().ok_or(end)?;
+                Ok(Self::Packed { width, base })
+            }
+            other => Err(ColumnsError::Coding(other)),
+        }
+    }
+
+    fn take_value(self, bits: &mut BitReader<'_>) -> Option<i64> {
+        match self {
+            Self::Constant(value) => Some(value),
+            Self::Sparse { width } => {
+                if bits.flag()? {
+                    bits.take(width).map(unzigzag)
+                } else {
+                    Some(0)
+                }
+            }
+            Self::Packed { width, base } => {
+                let above = bits.take(width)? as i64;
+                Some((base << grain(width)).wrapping_add(above))
+            }
+        }
+    }
+}
+
+/// Finest base and narrowest width with which values from `low` to `high` can be packed.
+fn pack_base(low: i64, high: i64) -> (i64, u32) {
+    let narrowest = bits_of(high.wrapping_sub(low) as u64);
+    (narrowest..64)
+        .map(|width| (low >> grain(width), width))
+        .find(|(base, width)| bits_of(high.wrapping_sub(base << grain(*width)) as u64) <= *width)
+        .unwrap_or((low >> grain(64), 64))
+}
+
+/// Low bits of a base that are not written.
+const fn grain(width: u32) -> u32 {
+    width.saturating_sub(BASE_GRAIN_BITS)
+}
+
+const fn bits_of(value: u64) -> u32 {
+    u64::BITS - value.leading_zeros()
+}
+
+/// A group as it stands in the bits: the first values of all GPUs, or all later ones.
+struct Group {
+    guess: Guess,
+    residuals: std::vec::IntoIter<i64>,
+}
+
+impl Group {
+    fn take(bits: &mut BitReader<'_>, n: usize, guesses: &[Guess]) -> Result<Self, ColumnsError> {
+        let end = ColumnsError::Truncated;
+        let (guess, residuals) = if n == 0 {
+            (Guess::Zero, Vec::new())
+        } else {
+            let code = bits.take(CHOICE_BITS).ok_or(end)?;
+            let guess = guesses
+                .get(code as usize)
+                .ok_or(ColumnsError::Coding(code))?;
+            let coding = Coding::take(bits)?;
+            let residuals: Option<Vec<i64>> = (0..n).map(|_| coding.take_value(bits)).collect();
+            (*guess, residuals.ok_or(end)?)
+        };
+        Ok(Self {
+            guess,
+            residuals: residuals.into_iter(),
+        })
+    }
+
+    /// The next value, given what is near it.
+    fn next(&mut self, guesses: &[i64; Guess::ALL]) -> Option<i64> {
+        let residual = self.residuals.next()?;
+        Some(guesses[self.guess.slot()].wrapping_add(residual))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use entrenar::metric::{ENERGY, POWER, TEMPERATURE};
+
+    use super::*;
+
+    fn there_and_back(rows: &[Values], gpus: usize) -> Vec<u8> {
+        let bytes = encode(rows, gpus);
+        let mut back = vec![Values::default(); rows.len()];
+        assert_eq!(decode(&bytes, gpus, &mut back), Ok(0));
+        assert_eq!(back, rows);
+        bytes
+    }
+
+    #[test]
+    fn a_value_that_all_gpus_share_costs_a_few_bytes() {
+        let row = Values::default().with(POWER, 700_000);
+        assert!(there_and_back(&vec![row; 80], 8).len() <= 12);
+    }
+
+    #[test]
+    fn nothing_said_is_nothing_sent() {
+        assert_eq!(there_and_back(&vec![Values::default(); 8], 8), b"");
+        assert_eq!(there_and_back(&[], 0), b"");
+    }
+
+    #[test]
+    fn a_steady_counter_costs_its_first_values() {
+        let rows: Vec<Values> = (0..80)
+            .map(|i| {
+                Values::default().with(ENERGY, (1 << 40) + (i % 8) * 1_234_567 + (i / 8) * 700_000)
+            })
+            .collect();
+        assert!(there_and_back(&rows, 8).len() <= 50);
+    }
+
+    #[test]
+    fn extremes_and_holes_survive() {
+        let rows: Vec<Values> = (0..24)
+            .map(|i: i64| {
+                let wild = [i64::MAX, i64::MIN + 1, 0, -1][i as usize % 4];
+                Values::default()
+                    .with(TEMPERATURE, (i % 3 != 0).then_some(wild))
+                    .with(POWER, (i % 5 == 0).then_some(i - 12))
+                    .with(ENERGY, wild)
+            })
+            .collect();
+        there_and_back(&rows, 8);
+    }
+
+    #[test]
+    fn a_column_of_an_unknown_metric_is_skipped_and_counted() {
+        let mut out = BitWriter::default();
+        out.put(u64::from(VERSION), 8);
+        out.put(0, COUNT_BITS);
+        out.put(2, COUNT_BITS);
+        for (step, value) in [(1, 45), (200, 7)] {
+            out.put(1, 1);
+            out.put(step - 1, COUNT_BITS);
+            out.put(0, 2); // neither masked nor shifted
+            out.put(0, 2 * CHOICE_BITS); // as it is, constant
+            out.put_signed(value);
+        }
+        let mut rows = vec![Values::default()];
+        assert_eq!(decode(&out.into_bytes(), 1, &mut rows), Ok(1));
+        assert_eq!(rows, [Values::default().with(TEMPERATURE, 45)]);
+    }
+
+    #[test]
+    fn a_newer_version_is_refused() {
+        assert_eq!(decode(&[2, 0], 1, &mut []), Err(ColumnsError::Version(2)));
+    }
+}
