@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use entrenar::andon::Light;
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
@@ -223,19 +224,6 @@ impl Transition {
             scope: self.scope.key(),
         }
     }
-}
-
-/// The summary that a lamp shows, worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Light {
-    Green,
-    /// In maintenance.
-    Blue,
-    /// No data: unknown, which is never "recovered".
-    Grey,
-    Yellow,
-    Red,
 }
 
 /// How a node stands with us.
