@@ -1,1 +1,376 @@
-//! Recent state of every series: window and open stretch.
+//! Recent state of every GPU: its latest values, and the stretches that are not sealed yet.
+//!
+//! Pure: it is told the time. What it holds is in the journal as well, or about to be; a sealed stretch stays here
+//! until the commit that keeps it has succeeded, so that a query never misses it.
+
+mod open;
+mod tail;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use entrenar::gpu::{GpuUuid, Values};
+use entrenar::metric::{CATALOGUE, MetricId, Pace};
+use entrenar::unit::Timestamp;
+
+use self::open::OpenStretch;
+use crate::chunk::{self, stretch};
+use crate::store::{JournalPosition, SealedChunk};
+
+/// After its end a stretch waits this long for stragglers; what comes later makes it be sealed again.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// A stretch that is being filled late is sealed after this long without a new sample.
+pub const IDLE: Duration = Duration::from_secs(10);
+
+/// Open stretches of one GPU: the present one, and some that are being filled late. Beyond it the one that was left
+/// alone longest is sealed at once.
+pub const MAX_OPEN_PER_GPU: usize = 4;
+
+/// Samples in an open stretch, at which it is closed and another begun: a GPU that is sampled more often than it
+/// said.
+pub const MAX_TICKS: usize = 2 * stretch::TICKS as usize;
+
+/// Stretches in memory per GPU, on average, and some for a small fleet. When they are reached, `has_room` is false:
+/// the line takes nothing more from agents until the store has caught up.
+pub const MAX_STRETCHES_PER_GPU: usize = 6;
+const MAX_STRETCHES_SMALL: usize = 2048;
+
+/// Chunks sealed in one call: bounds how long the line is held (about 0.2 ms each in a release build).
+pub const MAX_SEALED_AT_ONCE: usize = 64;
+
+/// How often the head looks for what can be sealed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a slow metric stands for the present.
+const SLOW_STANDS: Duration = Duration::from_secs(30);
+
+/// Number of a group commit, given by the line; rises. Known before the journal row that it becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(pub u64);
+
+/// How and when a sample came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// When the GPU was sampled.
+    pub at: Timestamp,
+    /// When the sample reached us.
+    pub received_at: Timestamp,
+    /// The group commit that carries it.
+    pub group: Group,
+    /// How often its agent samples.
+    pub interval: Duration,
+}
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// Kept, and the newest of its GPU.
+    Newest,
+    /// Kept; the GPU has a newer one.
+    Late,
+    /// One of the same GPU and time is here already; dropped.
+    Duplicate,
+}
+
+/// How much the head holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeadSize {
+    pub gpus: usize,
+    /// Series with values in the newest stretch of their GPU.
+    pub series: usize,
+    pub stretches: usize,
+    /// Estimate of the memory in bytes, without the allocator's own.
+    pub bytes: usize,
+}
+
+/// Recent state of the fleet.
+#[derive(Debug, Default)]
+pub struct Head {
+    gpus: HashMap<GpuUuid, GpuHead>,
+    n_stretches: usize,
+    /// For each group commit: how many stretches begin with it.
+    begun_in: BTreeMap<Group, usize>,
+    /// Group commits that are durable, ascending; those before the oldest needed are dropped.
+    durable: VecDeque<(Group, JournalPosition)>,
+    look_at: Timestamp,
+}
+
+#[derive(Debug, Default)]
+struct GpuHead {
+    latest: Option<(Timestamp, Values)>,
+    /// The newest sample with slow metrics.
+    slow: Option<(Timestamp, Values)>,
+    stretches: Vec<OpenStretch>,
+}
+
+impl Head {
+    /// Takes in one GPU's sample, in whatever order samples come.
+    pub fn push(&mut self, gpu: &GpuUuid, arrival: Arrival, values: &Values) -> Pushed {
+        if !self.gpus.contains_key(gpu) {
+            self.gpus.insert(gpu.clone(), GpuHead::default());
+        }
+        let held = self.gpus.get_mut(gpu).expect("just made sure");
+        let length = stretch::length(arrival.interval);
+        let start = stretch::start(gpu, length, arrival.at);
+        let mut open = None;
+        for candidate in &mut held.stretches {
+            if candidate.start != start || candidate.length != length {
+                continue;
+            }
+            if candidate.contains(arrival.at) {
+                return Pushed::Duplicate;
+            }
+            if !candidate.sealing && candidate.len() < MAX_TICKS {
+                open = Some(candidate);
+            }
+        }
+        if let Some(open) = open {
+            open.push(arrival.at, values, arrival.received_at, arrival.group);
+        } else {
+            let mut new = OpenStretch::new(start, length, arrival.received_at, arrival.group);
+            new.push(arrival.at, values, arrival.received_at, arrival.group);
+            held.stretches.push(new);
+            self.n_stretches += 1;
+            *self.begun_in.entry(arrival.group).or_default() += 1;
+            if held.stretches.len() > MAX_OPEN_PER_GPU {
+                self.look_at = Timestamp(i64::MIN);
+            }
+        }
+        held.note_latest(arrival.at, values)
+    }
+
+    /// A group commit is durable: what came with it may be sealed, and the journal row is known.
+    pub fn committed(&mut self, group: Group, position: JournalPosition) {
+        self.durable.push_back((group, position));
+        self.drop_old_groups();
+    }
+
+    /// Whether there is room for more; if not, sealed stretches must be committed first.
+    pub fn has_room(&self) -> bool {
+        self.n_stretches < MAX_STRETCHES_SMALL + MAX_STRETCHES_PER_GPU * self.gpus.len()
+    }
+
+    /// Stretches that are over and durable in the journal, as chunks. They stay here, closed, until [`Head::sealed`]
+    /// or [`Head::reopen`].
+    pub fn take_sealable(&mut self, now: Timestamp) -> Vec<SealedChunk> {
+        let clock_went_back = now + LOOK_EVERY < self.look_at;
+        if now < self.look_at && !clock_went_back {
+            return Vec::new();
+        }
+        self.look_at = now + LOOK_EVERY;
+        let Some((durable, _)) = self.durable.back().copied() else {
+            return Vec::new();
+        };
+        let mut chunks = Vec::new();
+        for (gpu, held) in &mut self.gpus {
+            while let Some(place) = held.sealable(now, durable) {
+                if chunks.len() == MAX_SEALED_AT_ONCE {
+                    self.look_at = now;
+                    return chunks;
+                }
+                let closing = &mut held.stretches[place];
+                closing.sealing = true;
+                chunks.push(seal(gpu, closing));
+            }
+        }
+        chunks
+    }
+
+    /// The store has these chunks: they are dropped here.
+    pub fn sealed<'a>(&mut self, keys: impl IntoIterator<Item = (&'a GpuUuid, Timestamp)>) {
+        for (gpu, start) in keys {
+            let Some(held) = self.gpus.get_mut(gpu) else {
+                continue;
+            };
+            let Some(place) = held.closing(start) else {
+                continue;
+            };
+            let gone = held.stretches.swap_remove(place);
+            self.n_stretches -= 1;
+            release(&mut self.begun_in, gone.first_group);
+        }
+        self.drop_old_groups();
+    }
+
+    /// The store could not keep what was taken for sealing: it is open again, and offered again.
+    pub fn reopen(&mut self) {
+        let stretches = self.gpus.values_mut().flat_map(|held| &mut held.stretches);
+        stretches.for_each(|stretch| stretch.sealing = false);
+        self.look_at = Timestamp(i64::MIN);
+    }
+
+    /// The oldest durable journal row that holds data not sealed yet; `None`: no row is needed.
+    pub fn oldest_needed(&self) -> Option<JournalPosition> {
+        let (oldest, _) = self.begun_in.first_key_value()?;
+        let needed = |(group, _): &&(Group, JournalPosition)| group >= oldest;
+        self.durable
+            .iter()
+            .find(needed)
+            .map(|(_, position)| *position)
+    }
+
+    /// The newest journal row up to which everything is sealed; the head needs nothing of it and before.
+    pub fn forgettable(&self) -> Option<JournalPosition> {
+        let oldest = self.begun_in.first_key_value().map(|(group, _)| *group);
+        let free = |(group, _): &&(Group, JournalPosition)| oldest.is_none_or(|o| *group < o);
+        self.durable
+            .iter()
+            .rev()
+            .find(free)
+            .map(|(_, position)| *position)
+    }
+
+    /// When a GPU was last sampled, and its values then. Slow metrics stand for up to 30 s.
+    pub fn latest(&self, gpu: &GpuUuid) -> Option<(Timestamp, Values)> {
+        let held = self.gpus.get(gpu)?;
+        let (at, newest) = held.latest.as_ref()?;
+        let mut values = Values::default();
+        if let Some((slow_at, slow)) = &held.slow
+            && at.since(*slow_at) <= SLOW_STANDS
+        {
+            slow_metrics().for_each(|metric| values.set(metric, slow.get(metric)));
+        }
+        values.overlay(newest);
+        Some((*at, values))
+    }
+
+    /// One metric's values that are not in the store yet, ascending, between two instants, both included. Some may
+    /// be in the store as well: a query drops doubles by time.
+    pub fn range(
+        &self,
+        gpu: &GpuUuid,
+        metric: MetricId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Vec<(Timestamp, i64)> {
+        let mut points = Vec::new();
+        for stretch in self.gpus.get(gpu).iter().flat_map(|held| &held.stretches) {
+            stretch.points(metric, from, to, &mut points);
+        }
+        points.sort_by_key(|(at, _)| *at);
+        points.dedup_by_key(|(at, _)| *at);
+        points
+    }
+
+    /// Every GPU that was heard of.
+    pub fn gpus(&self) -> impl Iterator<Item = &GpuUuid> {
+        self.gpus.keys()
+    }
+
+    /// Forgets what a GPU last said, because its node is no longer part of the fleet. What is not sealed yet still is.
+    pub fn forget(&mut self, gpu: &GpuUuid) {
+        if let Some(held) = self.gpus.get_mut(gpu) {
+            held.latest = None;
+            held.slow = None;
+            if held.stretches.is_empty() {
+                self.gpus.remove(gpu);
+            }
+        }
+    }
+
+    /// How much it holds. Walks over everything: for a scrape, not for every sample.
+    pub fn size(&self) -> HeadSize {
+        let mut size = HeadSize {
+            gpus: self.gpus.len(),
+            stretches: self.n_stretches,
+            ..HeadSize::default()
+        };
+        for (gpu, held) in &self.gpus {
+            size.bytes += size_of::<GpuUuid>() + gpu.as_str().len() + size_of::<GpuHead>();
+            size.bytes += held.stretches.iter().map(OpenStretch::bytes).sum::<usize>();
+            let newest = held.stretches.iter().max_by_key(|s| s.start);
+            size.series += newest.map_or(0, OpenStretch::n_series);
+        }
+        size
+    }
+
+    /// Keeps, of the durable groups before the oldest needed one, only the last.
+    fn drop_old_groups(&mut self) {
+        let oldest = self.begun_in.first_key_value().map(|(group, _)| *group);
+        while let Some((second, _)) = self.durable.get(1)
+            && oldest.is_none_or(|oldest| *second < oldest)
+        {
+            self.durable.pop_front();
+        }
+    }
+}
+
+impl GpuHead {
+    fn note_latest(&mut self, at: Timestamp, values: &Values) -> Pushed {
+        let newer = |than: &Option<(Timestamp, Values)>| than.as_ref().is_none_or(|(t, _)| *t < at);
+        if newer(&self.slow) && slow_metrics().any(|metric| values.get(metric).is_some()) {
+            self.slow = Some((at, values.clone()));
+        }
+        if newer(&self.latest) {
+            self.latest = Some((at, values.clone()));
+            Pushed::Newest
+        } else {
+            Pushed::Late
+        }
+    }
+
+    /// Place of a stretch that can be sealed.
+    fn sealable(&self, now: Timestamp, durable: Group) -> Option<usize> {
+        let free = |s: &&OpenStretch| {
+            !s.sealing && s.last_group <= durable && self.closing(s.start).is_none()
+        };
+        let n_open = self.stretches.iter().filter(|s| !s.sealing).count();
+        let left_alone = (n_open > MAX_OPEN_PER_GPU)
+            .then(|| {
+                self.stretches
+                    .iter()
+                    .filter(free)
+                    .min_by_key(|s| s.touched_at)
+            })
+            .flatten()
+            .map(|s| s.start);
+        self.stretches
+            .iter()
+            .position(|s| free(&s) && (is_over(s, now) || Some(s.start) == left_alone))
+    }
+
+    /// Place of the stretch of this start that is on its way to the store.
+    fn closing(&self, start: Timestamp) -> Option<usize> {
+        self.stretches
+            .iter()
+            .position(|s| s.sealing && s.start == start)
+    }
+}
+
+/// Whether a stretch will hardly get more. One in the future, from a wrong clock, does not keep the journal for ever.
+fn is_over(stretch: &OpenStretch, now: Timestamp) -> bool {
+    let end = (stretch.start + stretch.length).min(stretch.opened_at + stretch.length);
+    let waited = end + GRACE <= now && stretch.touched_at + IDLE <= now;
+    waited || stretch.len() >= MAX_TICKS
+}
+
+fn seal(gpu: &GpuUuid, closing: &OpenStretch) -> SealedChunk {
+    let samples = closing.samples();
+    SealedChunk {
+        gpu: gpu.clone(),
+        stretch: closing.start,
+        length_ms: closing.length.as_millis() as u32,
+        from: samples.first().expect("a stretch begins with a sample").0,
+        to: samples.last().expect("a stretch begins with a sample").0,
+        n_samples: samples.len() as u32,
+        blob: chunk::encode(&samples).expect("an open stretch holds 1 to MAX_TICKS samples"),
+    }
+}
+
+fn release(begun_in: &mut BTreeMap<Group, usize>, group: Group) {
+    if let Some(count) = begun_in.get_mut(&group) {
+        *count -= 1;
+        if *count == 0 {
+            begun_in.remove(&group);
+        }
+    }
+}
+
+fn slow_metrics() -> impl Iterator<Item = MetricId> {
+    let slow = CATALOGUE.iter().filter(|metric| metric.pace == Pace::Slow);
+    slow.map(|metric| metric.id)
+}
+
+#[cfg(test)]
+mod tests;

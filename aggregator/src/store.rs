@@ -46,6 +46,8 @@ pub struct SealedChunk {
     pub gpu: GpuUuid,
     /// Start of the stretch; with the GPU the key. Sealing the same stretch again merges with what is stored.
     pub stretch: Timestamp,
+    /// Length of the stretch: from it and the UUID all starts follow, which is how a reader finds its chunks.
+    pub length_ms: u32,
     /// First and last sample.
     pub from: Timestamp,
     pub to: Timestamp,
@@ -159,6 +161,9 @@ pub enum StoreError {
 
 pub type StoreResult<T> = Result<T, StoreError>;
 
+/// A row of the journal: one group commit.
+pub type JournalRow = (JournalPosition, Vec<JournalEntry>);
+
 /// The contract: every future may be called from any task; writes are serialised inside.
 pub trait Store: Send + Sync + 'static {
     /// Keeps all of a flush or none, and answers only when it survives a crash. Keeping the same thing twice is
@@ -178,7 +183,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         after: JournalPosition,
         limit: usize,
-    ) -> BoxFuture<'_, StoreResult<Vec<(JournalPosition, Vec<JournalEntry>)>>>;
+    ) -> BoxFuture<'_, StoreResult<Vec<JournalRow>>>;
 
     /// Sealed chunks of a GPU that overlap `from..=to`, oldest first.
     fn chunks(

@@ -11,7 +11,7 @@ pub const TICKS: u32 = 720;
 
 /// Longest stretch. The journal is kept until a stretch is sealed, for the whole fleet; a GPU that is sampled less
 /// often than every 15 s gets stretches of fewer ticks.
-pub const MAX_LENGTH: Duration = Duration::from_secs(3 * 3600);
+pub const MAX_LENGTH: Duration = Duration::from_hours(3);
 
 /// Shortest stretch, so that a tiny interval cannot make a row for every few samples.
 pub const MIN_LENGTH: Duration = Duration::from_secs(10);
