@@ -1,3 +1,6 @@
 //! Telling people: who is concerned, what they read, when it is sent, and what became of it.
 
+pub mod dedup;
+pub mod pace;
+pub mod retry;
 pub mod route;
