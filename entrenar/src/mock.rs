@@ -159,6 +159,10 @@ impl GpuBackend for MockGpuBackend {
         "mock"
     }
 
+    fn may_block(&self) -> bool {
+        false
+    }
+
     fn inventory(&self) -> Result<Vec<GpuInfo>, GpuError> {
         Ok(self.devices.iter().map(|d| d.info.clone()).collect())
     }

@@ -108,6 +108,11 @@ impl AndonSystem {
     /// Hand it all alerts of a check, an empty list too: a pause ends with its alert, a stop stays until
     /// [`reset`](Self::reset). A standing alert is logged and told once, and again only when its level rises.
     pub fn act(&self, alerts: &[GpuAlert]) -> AlertAction {
+        self.act_with(alerts, AlertAction::Continue)
+    }
+
+    /// The same where someone else, too, has a wish about the work.
+    pub(crate) fn act_with(&self, alerts: &[GpuAlert], other_wish: AlertAction) -> AlertAction {
         for alert in self.news(alerts) {
             let action = self.actions.of(alert.level());
             if action.log {
@@ -120,8 +125,7 @@ impl AndonSystem {
         let wish = alerts
             .iter()
             .map(|alert| self.actions.of(alert.level()).work)
-            .max()
-            .unwrap_or_default();
+            .fold(other_wish, AlertAction::max);
         self.line.follow(wish);
         wish
     }

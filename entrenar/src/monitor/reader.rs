@@ -300,7 +300,7 @@ mod tests {
         let fresh = std::iter::repeat_with(|| {
             thread::yield_now();
             readers
-                .read_all(Duration::from_secs(60))
+                .read_all(Duration::from_mins(1))
                 .expect("the list is kept")
         })
         .take(10_000_000)
