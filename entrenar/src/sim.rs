@@ -14,6 +14,7 @@ mod node;
 mod noise;
 mod physics;
 mod plan;
+mod record;
 mod scenario;
 
 pub use backend::{Gate, SimBackend};
@@ -23,6 +24,7 @@ pub use fault::{Fault, FaultFileError, FaultKind, Hang, Target};
 pub use job::{JobSpec, Workload};
 pub use layout::usual_jobs;
 pub use node::{NodeState, SimNode};
+pub use record::Recorder;
 pub use scenario::Scenario;
 
 use std::sync::Arc;

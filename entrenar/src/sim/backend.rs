@@ -78,6 +78,7 @@ pub struct SimBackend {
     gate: Arc<Gate>,
     infos: Vec<GpuInfo>,
     labels: Labels,
+    may_block: bool,
     /// Simulated time up to which events were given out.
     told_upto: Mutex<Timestamp>,
 }
@@ -87,6 +88,7 @@ impl SimBackend {
         Self {
             infos: node.gpus().to_vec(),
             labels: node.labels().clone(),
+            may_block: node.may_fall_silent(),
             told_upto: Mutex::new(gate.start),
             node: Mutex::new(node),
             gate,
@@ -122,6 +124,10 @@ impl GpuBackend for SimBackend {
 
     fn driver_version(&self) -> Option<String> {
         Some("simulated".to_owned())
+    }
+
+    fn may_block(&self) -> bool {
+        self.may_block
     }
 
     fn inventory(&self) -> Result<Vec<GpuInfo>, GpuError> {

@@ -354,3 +354,65 @@ fn write_span(span: Duration) -> String {
         format!("{ms}ms")
     }
 }
+
+#[cfg(all(test, feature = "config"))]
+mod tests {
+    use super::*;
+    use crate::sim::Scenario;
+
+    #[test]
+    fn the_file_that_ships_is_the_built_in_default() {
+        let shipped = include_str!("../../../deploy/demo/faults.yaml");
+        let built_in = Scenario::DemoDefault.config(8, 8).faults;
+        assert_eq!(parse_faults(shipped).expect("valid"), built_in);
+    }
+
+    #[test]
+    fn a_fault_is_written_as_it_is_read() {
+        for fault in Scenario::ALL.iter().flat_map(|s| s.config(8, 8).faults) {
+            let json = serde_json::to_string(&fault).expect("writable");
+            assert_eq!(
+                serde_json::from_str::<Fault>(&json).expect("readable"),
+                fault
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line() {
+        let check = |line: &str, expected: &str| {
+            let text = format!(
+                "faults:\n  - {{ at: 1s, kind: hot_gpu, node: n01, gpu: 0 }}\n  - {line}\n"
+            );
+            let error = parse_faults(&text).expect_err(line).to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+            assert!(error.contains("line 3"), "{line}: {error}");
+        };
+        check(
+            "{ at: 1s, kind: hot_gpu, node: n01, gpu: 0, colour: red }",
+            "colour",
+        );
+        check("{ at: 1s, kind: hot, node: n01, gpu: 0 }", "hot");
+        check(
+            "{ at: soon, kind: hot_gpu, node: n01, gpu: 0 }",
+            "`at: soon` is not a time span",
+        );
+        check(
+            "{ at: 1s, kind: hot_gpu, node: n01 }",
+            "give `node` and `gpu`",
+        );
+        check(
+            "{ at: 1s, kind: lost_node, node: n01, gpu: 0 }",
+            "give `node` alone",
+        );
+        check("{ at: 1s, kind: hung_job, node: n01 }", "give `job` alone");
+        check(
+            "{ at: 1s, kind: xid, node: n01, gpu: 0 }",
+            "needs its `code`",
+        );
+        check(
+            "{ at: 1s, kind: hot_gpu, node: n01, gpu: 0, rise: 3s }",
+            "`rise` means nothing",
+        );
+    }
+}

@@ -48,7 +48,7 @@ impl Jobs {
             workload,
             user: USERS[number % USERS.len()].to_owned(),
             gpus,
-            checkpoint_every: checkpoint_minutes.map(|m| Duration::from_mins(m)),
+            checkpoint_every: checkpoint_minutes.map(Duration::from_mins),
         });
     }
 }

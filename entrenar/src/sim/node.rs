@@ -125,6 +125,14 @@ impl SimNode {
         matches!(self.answer(gpu), Some(Answer::NotBefore(_)))
     }
 
+    /// Whether a call for any of its GPUs ever blocks.
+    pub(crate) fn may_fall_silent(&self) -> bool {
+        self.plan
+            .slots
+            .iter()
+            .any(super::plan::Slot::may_fall_silent)
+    }
+
     /// Whether its agent reports at an instant. Every instant can be asked for.
     pub fn state_at(&self, at: Timestamp) -> NodeState {
         match self.plan.outage(self.millis(at)) {

@@ -526,6 +526,11 @@ impl Slot {
         }
     }
 
+    /// Whether it ever does not answer at all.
+    pub(crate) fn may_fall_silent(&self) -> bool {
+        self.effects.iter().any(|e| e.what == What::Silent)
+    }
+
     /// Who holds it.
     pub(crate) fn holder(&self, now: SimMillis) -> Option<&Holder> {
         let work = self.work.as_ref()?;

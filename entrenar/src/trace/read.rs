@@ -1,0 +1,498 @@
+//! Reads a trace as a stream of rows, at any length, in bounded memory. *(edge)*
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::column::{Column, Dialect, Header, parse_header};
+use super::number::parse_scaled;
+use super::{Row, TraceError, TraceEvent};
+use crate::gpu::{GpuUuid, NodeId};
+use crate::metric::{self, MetricId, NvmlStatus};
+use crate::report::JobKind;
+use crate::unit::Timestamp;
+
+/// A longer line is malformed: a row has about 400 bytes.
+const LONGEST_LINE: u64 = 64 * 1024;
+/// Equal texts are kept once, up to this many; beyond, every row has its own.
+const MOST_TEXTS: usize = 65_536;
+/// What the one node of an nvidia-smi log is called.
+const SMI_NODE: &str = "localhost";
+/// More malformed rows than one in this many make a trace unusable.
+const ONE_MALFORMED_IN: u64 = 100;
+
+/// An iterator over the rows of a trace. A malformed row is an error that is not fatal: iterate on.
+pub struct TraceReader {
+    lines: Lines,
+    header: Header,
+    texts: Texts,
+    warnings: Vec<String>,
+    rows: u64,
+    malformed: u64,
+    ended: bool,
+}
+
+impl TraceReader {
+    /// Opens a trace, plain, gzip or zstd, by what its first bytes say.
+    pub fn open(path: &Path) -> Result<Self, TraceError> {
+        let open = |source| TraceError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        Self::new(File::open(path).map_err(open)?)
+    }
+
+    /// Reads a trace from anywhere, plain or compressed.
+    pub fn new(source: impl Read + Send + 'static) -> Result<Self, TraceError> {
+        let unreadable = |source| TraceError::Read { line: 0, source };
+        let mut lines = Lines::new(unpacked(source).map_err(unreadable)?);
+        let first = loop {
+            match lines.next_line()? {
+                Line::End | Line::TooLong => return Err(TraceError::NoHeader),
+                Line::Text if lines.text().trim_ascii().is_empty() => {}
+                Line::Text => break lines.text().to_vec(),
+            }
+        };
+        let names = header_names(&first).ok_or(TraceError::NoHeader)?;
+        let header = parse_header(&names)?;
+        let mut warnings = Vec::new();
+        if !header.unknown.is_empty() {
+            let unknown = header.unknown.join(", ");
+            warnings.push(format!(
+                "columns that mean nothing here are ignored: {unknown}"
+            ));
+        }
+        Ok(Self {
+            lines,
+            header,
+            texts: Texts::default(),
+            warnings,
+            rows: 0,
+            malformed: 0,
+            ended: false,
+        })
+    }
+
+    /// What is odd about the trace without making it unusable: each thing once. Grows while rows are read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Rows so far, malformed ones among them.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows so far that could not be read.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, TraceError> {
+        loop {
+            match self.lines.next_line()? {
+                Line::End => return self.end(),
+                Line::TooLong => {
+                    self.rows += 1;
+                    return Err(self.skip(format!("the line is longer than {LONGEST_LINE} bytes")));
+                }
+                Line::Text if self.lines.text().trim_ascii().is_empty() => {}
+                Line::Text => {
+                    self.rows += 1;
+                    let mut decoder = Decoder {
+                        header: &self.header,
+                        texts: &mut self.texts,
+                        warnings: &mut self.warnings,
+                    };
+                    return match decoder.row(self.lines.text()) {
+                        Ok(row) => Ok(Some(row)),
+                        Err(reason) => Err(self.skip(reason)),
+                    };
+                }
+            }
+        }
+    }
+
+    fn skip(&mut self, reason: String) -> TraceError {
+        self.malformed += 1;
+        TraceError::Malformed {
+            line: self.lines.number,
+            reason,
+        }
+    }
+
+    fn end(&self) -> Result<Option<Row>, TraceError> {
+        if self.malformed * ONE_MALFORMED_IN > self.rows {
+            return Err(TraceError::TooManyMalformed {
+                malformed: self.malformed,
+                rows: self.rows,
+            });
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for TraceReader {
+    type Item = Result<Row, TraceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.next_row().transpose();
+        self.ended = match &next {
+            None => true,
+            Some(Err(error)) => error.is_fatal(),
+            Some(Ok(_)) => false,
+        };
+        next
+    }
+}
+
+/// The source without its compression, by its first bytes.
+fn unpacked(source: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut source = BufReader::with_capacity(64 * 1024, source);
+    Ok(match source.fill_buf()? {
+        [0x1f, 0x8b, ..] => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(source))),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            Box::new(BufReader::new(zstd::Decoder::with_buffer(source)?))
+        }
+        _ => Box::new(source),
+    })
+}
+
+/// The lines of a file, one at a time. A cell cannot hold a line break: a stray quote spoils one row, not the rest.
+struct Lines {
+    source: Box<dyn BufRead + Send>,
+    buffer: Vec<u8>,
+    number: u64,
+}
+
+enum Line {
+    Text,
+    TooLong,
+    End,
+}
+
+impl Lines {
+    fn new(source: Box<dyn BufRead + Send>) -> Self {
+        Self {
+            source,
+            buffer: Vec::with_capacity(1024),
+            number: 0,
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    fn next_line(&mut self) -> Result<Line, TraceError> {
+        self.buffer.clear();
+        let line = self.number;
+        let unreadable = |source| TraceError::Read { line, source };
+        let read = (&mut self.source)
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut self.buffer)
+            .map_err(unreadable)?;
+        if read == 0 {
+            return Ok(Line::End);
+        }
+        self.number += 1;
+        if self.buffer.last() == Some(&b'\n') {
+            self.buffer.pop();
+        } else if read as u64 == LONGEST_LINE {
+            self.source.skip_until(b'\n').map_err(unreadable)?;
+            return Ok(Line::TooLong);
+        }
+        if self.buffer.last() == Some(&b'\r') {
+            self.buffer.pop();
+        }
+        Ok(Line::Text)
+    }
+}
+
+fn header_names(line: &[u8]) -> Option<Vec<String>> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    let mut names = Vec::new();
+    let mut cells = Cells { rest: Some(line) };
+    let mut unquoted = Vec::new();
+    while let Some(cell) = cells.next(&mut unquoted).ok()? {
+        names.push(std::str::from_utf8(cell).ok()?.trim().to_owned());
+    }
+    Some(names)
+}
+
+/// The cells of a line, by RFC 4180.
+struct Cells<'a> {
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Cells<'a> {
+    /// The next cell; `unquoted` holds it if its quotes had to be taken off.
+    fn next<'b>(&mut self, unquoted: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>, String>
+    where
+        'a: 'b,
+    {
+        let Some(rest) = self.rest else {
+            return Ok(None);
+        };
+        if let [b'"', quoted @ ..] = rest {
+            return self.quoted(quoted, unquoted).map(Some);
+        }
+        let end = rest.iter().position(|b| *b == b',');
+        self.rest = end.map(|end| &rest[end + 1..]);
+        Ok(Some(&rest[..end.unwrap_or(rest.len())]))
+    }
+
+    fn quoted<'b>(
+        &mut self,
+        mut rest: &'a [u8],
+        cell: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], String> {
+        cell.clear();
+        loop {
+            let quote = rest.iter().position(|b| *b == b'"');
+            let quote = quote.ok_or("a quoted cell does not end on its line")?;
+            cell.extend_from_slice(&rest[..quote]);
+            match &rest[quote + 1..] {
+                [b'"', more @ ..] => {
+                    cell.push(b'"');
+                    rest = more;
+                }
+                [b',', more @ ..] => {
+                    self.rest = Some(more);
+                    return Ok(cell);
+                }
+                [] => {
+                    self.rest = None;
+                    return Ok(cell);
+                }
+                _ => return Err("text follows a quoted cell".to_owned()),
+            }
+        }
+    }
+}
+
+/// Texts that come again and again, kept once.
+#[derive(Default)]
+struct Texts(HashMap<Box<[u8]>, Arc<str>>);
+
+impl Texts {
+    fn get(&mut self, cell: &[u8]) -> Result<Arc<str>, String> {
+        if let Some(text) = self.0.get(cell) {
+            return Ok(Arc::clone(text));
+        }
+        let text: Arc<str> = std::str::from_utf8(cell)
+            .map_err(|_| "a text is not UTF-8")?
+            .into();
+        if self.0.len() < MOST_TEXTS {
+            self.0.insert(cell.into(), Arc::clone(&text));
+        }
+        Ok(text)
+    }
+}
+
+/// Turns a line into a row.
+struct Decoder<'a> {
+    header: &'a Header,
+    texts: &'a mut Texts,
+    warnings: &'a mut Vec<String>,
+}
+
+impl Decoder<'_> {
+    fn row(&mut self, line: &[u8]) -> Result<Row, String> {
+        let header = self.header;
+        let mut row = Row::new(Timestamp(0), NodeId(self.texts.get(b"")?), None);
+        let (mut timed, mut named) = (false, header.dialect == Dialect::NvidiaSmi);
+        if named {
+            row.node = NodeId(self.texts.get(SMI_NODE.as_bytes())?);
+        }
+        let mut cells = Cells { rest: Some(line) };
+        let mut unquoted = Vec::new();
+        let mut count = 0;
+        while let Some(cell) = cells.next(&mut unquoted)? {
+            let column = *header
+                .columns
+                .get(count)
+                .ok_or_else(|| self.wrong_width())?;
+            count += 1;
+            let cell = match header.dialect {
+                Dialect::Trace => cell,
+                Dialect::NvidiaSmi => smi_cell(cell, column),
+            };
+            if cell.is_empty() {
+                continue;
+            }
+            timed |= column == Column::Time;
+            named |= column == Column::Node;
+            self.cell(&mut row, column, cell)?;
+        }
+        if count < header.columns.len() {
+            return Err(self.wrong_width());
+        }
+        match (timed, named) {
+            (false, _) => Err("the time is missing".to_owned()),
+            (_, false) => Err("the node is missing".to_owned()),
+            _ => Ok(row),
+        }
+    }
+
+    fn wrong_width(&self) -> String {
+        format!(
+            "the row does not have {} cells, as the header has",
+            self.header.columns.len()
+        )
+    }
+
+    fn cell(&mut self, row: &mut Row, column: Column, cell: &[u8]) -> Result<(), String> {
+        match column {
+            Column::Metric(id, scale) => row.values.set(id, number(cell, scale, id)?),
+            Column::Mebibytes(id) => {
+                let bytes = number(cell, 1, id)?.checked_mul(1 << 20);
+                row.values.set(
+                    id,
+                    bytes.ok_or_else(|| wrong(id.def().map_or("", |d| d.name), cell))?,
+                );
+            }
+            Column::Bits(id) => row.values.set(id, bits(cell)?),
+            Column::Time => row.time = self.time(cell)?,
+            Column::Node => row.node = NodeId(self.texts.get(cell)?),
+            Column::Gpu => row.gpu = Some(index(cell)?),
+            Column::Uuid => row.uuid = Some(GpuUuid(self.texts.get(cell)?)),
+            Column::Model => row.model = Some(self.texts.get(cell)?),
+            Column::Job => row.job = Some(self.texts.get(cell)?),
+            Column::JobKind => row.job_kind = JobKind::from_name(&self.texts.get(cell)?),
+            Column::RankGroup => row.rank_group = Some(self.texts.get(cell)?),
+            Column::Status => row.values.set(metric::NVML_STATUS, status(cell)?),
+            Column::ProcessState => row.values.set(metric::PROCESS_STATE, process_state(cell)?),
+            Column::Xid => row.xids = xids(cell)?,
+            Column::Rack => row.rack = Some(self.texts.get(cell)?),
+            Column::Switch => row.switch = Some(self.texts.get(cell)?),
+            Column::PowerFeed => row.power_feed = Some(self.texts.get(cell)?),
+            Column::Arrived => row.arrived = Some(seconds(cell, "arrived")?),
+            Column::Interval => {
+                let ms = parse_scaled(cell, 1000).and_then(|ms| u64::try_from(ms).ok());
+                let ms = ms.ok_or_else(|| wrong("interval_seconds", cell))?;
+                row.interval = Some(Duration::from_millis(ms));
+            }
+            Column::Event => row.event = self.event(cell),
+            Column::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn time(&self, cell: &[u8]) -> Result<Timestamp, String> {
+        match self.header.dialect {
+            Dialect::Trace => seconds(cell, "time"),
+            Dialect::NvidiaSmi => smi_time(cell).ok_or_else(|| wrong("timestamp", cell)),
+        }
+    }
+
+    /// An event of a later version is no reason to lose the row.
+    fn event(&mut self, cell: &[u8]) -> Option<TraceEvent> {
+        let known = TraceEvent::ALL
+            .into_iter()
+            .find(|e| e.name().as_bytes() == cell);
+        if known.is_none() {
+            let word = String::from_utf8_lossy(cell);
+            let warning =
+                format!("events that mean nothing here are ignored, the first is: {word}");
+            let begins = "events that mean nothing here";
+            if !self.warnings.iter().any(|w| w.starts_with(begins)) {
+                self.warnings.push(warning);
+            }
+        }
+        known
+    }
+}
+
+fn wrong(column: &str, cell: &[u8]) -> String {
+    let shown = &cell[..cell.len().min(40)];
+    format!(
+        "`{}` is not a value of column `{column}`",
+        String::from_utf8_lossy(shown)
+    )
+}
+
+fn number(cell: &[u8], scale: i64, id: MetricId) -> Result<i64, String> {
+    parse_scaled(cell, scale).ok_or_else(|| wrong(id.def().map_or("", |d| d.name), cell))
+}
+
+fn seconds(cell: &[u8], column: &str) -> Result<Timestamp, String> {
+    let ms = parse_scaled(cell, 1000).filter(|ms| *ms >= 0);
+    ms.map(Timestamp).ok_or_else(|| wrong(column, cell))
+}
+
+fn index(cell: &[u8]) -> Result<u32, String> {
+    let index = parse_scaled(cell, 1).and_then(|i| u32::try_from(i).ok());
+    index.ok_or_else(|| wrong("gpu", cell))
+}
+
+fn bits(cell: &[u8]) -> Result<i64, String> {
+    let text = std::str::from_utf8(cell).unwrap_or("");
+    let bits = match text.strip_prefix("0x") {
+        Some(hex) => i64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    bits.ok_or_else(|| wrong("clock_event_reasons", cell))
+}
+
+fn status(cell: &[u8]) -> Result<i64, String> {
+    let known = NvmlStatus::ALL
+        .into_iter()
+        .find(|s| s.name().as_bytes() == cell);
+    known
+        .map(|s| s as i64)
+        .ok_or_else(|| wrong("nvml_status", cell))
+}
+
+/// Letters of process states, in the order of their codes.
+pub(super) const PROCESS_STATES: &[u8; 4] = b"RSDT";
+
+fn process_state(cell: &[u8]) -> Result<i64, String> {
+    let known = PROCESS_STATES.iter().position(|letter| [*letter] == cell);
+    known
+        .map(|code| code as i64)
+        .ok_or_else(|| wrong("process_state", cell))
+}
+
+fn xids(cell: &[u8]) -> Result<Vec<u64>, String> {
+    cell.split(|b| *b == b';')
+        .map(|xid| {
+            let code = parse_scaled(xid.trim_ascii(), 1).and_then(|x| u64::try_from(x).ok());
+            code.ok_or_else(|| wrong("xid", cell))
+        })
+        .collect()
+}
+
+/// nvidia-smi's cell without its unit; what it cannot say is empty.
+fn smi_cell(cell: &[u8], column: Column) -> &[u8] {
+    let cell = cell.trim_ascii();
+    let absent: [&[u8]; 5] = [
+        b"N/A",
+        b"[N/A]",
+        b"[Not Supported]",
+        b"[Unknown Error]",
+        b"[GPU is lost]",
+    ];
+    if absent.contains(&cell) {
+        return b"";
+    }
+    match column {
+        Column::Metric(..) | Column::Mebibytes(_) => {
+            cell.split(|b| *b == b' ').next().unwrap_or(cell)
+        }
+        _ => cell,
+    }
+}
+
+/// `2024/07/16 02:30:02.271`, in the writer's local time, which the log does not name: taken as UTC.
+fn smi_time(cell: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(cell).ok()?;
+    Timestamp::parse_rfc3339(&format!("{}Z", text.replace('/', "-")))
+}
