@@ -12,3 +12,8 @@ mod http;
 mod line;
 mod metrics;
 mod reader;
+
+/// The page's Rust blocks, run as they stand by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/gpu-monitoring.md")]
+mod page {}

@@ -53,23 +53,23 @@ pub fn sparkline<T: SparkValue>(values: &[T]) -> String {
         .filter_map(|v| v.to_spark())
         .filter(|v| v.is_finite())
         .fold(0.0, f64::max);
-    draw(values, |value| (value / max).powf(1.75))
+    draw(values, |value| 7.0 * (value / max).powf(1.75))
 }
 
-/// Draws values on a linear scale in which `lo` and below is `▁`, `hi` and above is `█`.
+/// Draws values on a linear scale: eight equal steps from `lo`, below which all is `▁`, to `hi`, above which all is `█`.
 ///
 /// ```
-/// assert_eq!(entrenar::spark::sparkline_scaled(&[Some(0), Some(50), None, Some(100)], 0.0, 100.0), "▁▄·█");
+/// assert_eq!(entrenar::spark::sparkline_scaled(&[Some(0), Some(50), None, Some(100)], 0.0, 100.0), "▁▅·█");
 /// ```
 pub fn sparkline_scaled<T: SparkValue>(values: &[T], lo: f64, hi: f64) -> String {
-    draw(values, |value| (value - lo) / (hi - lo))
+    draw(values, |value| 8.0 * (value - lo) / (hi - lo))
 }
 
-/// A glyph per value, by its share of the scale: 0 is the lowest glyph, 1 and above the highest.
-fn draw<T: SparkValue>(values: &[T], share: impl Fn(f64) -> f64) -> String {
+/// A glyph per value, by its step: 0 is the lowest glyph, 7 and above the highest.
+fn draw<T: SparkValue>(values: &[T], step: impl Fn(f64) -> f64) -> String {
     let glyph = |value: f64| {
-        // A share that is not a number (0/0, or a value that is none) becomes 0 by the cast.
-        let step = (7.0 * share(value)).floor() as usize;
+        // A step that is not a number (0/0, or of a value that is none) becomes 0 by the cast, as negative ones do.
+        let step = step(value).floor() as usize;
         GLYPHS[step.min(GLYPHS.len() - 1)]
     };
     values
@@ -113,6 +113,10 @@ mod tests {
         assert_eq!(
             sparkline_scaled(&[1, 2, 3, 4, 5, 6, 7, 8], 1.0, 8.0),
             "▁▂▃▄▅▆▇█"
+        );
+        assert_eq!(
+            sparkline_scaled(&[0, 12, 13, 87, 88, 99], 0.0, 100.0),
+            "▁▁▂▇██"
         );
         assert_eq!(sparkline_scaled(&[-10, 200], 0.0, 100.0), "▁█");
         assert_eq!(sparkline_scaled(&[Some(1.0), None], 0.0, 1.0), "█·");
