@@ -3,6 +3,14 @@
 //! One seam, `Store`, kept by SQLite, by memory in tests, and later by Postgres; one contract test runs on all.
 //! `decide` goes before any waiting `commit`.
 
+pub mod journal;
+pub mod memory;
+
+mod filter;
+
+#[cfg(test)]
+mod contract;
+
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::{Hello, HolderChange, StreamId};
 use entrenar::unit::Timestamp;

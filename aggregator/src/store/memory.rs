@@ -1,0 +1,437 @@
+//! A store in memory, for tests: it can withhold its answers, and fail on demand.
+//!
+//! It outlives the aggregator that uses it, so a test can "restart" by starting another one on the same store.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::report::{HolderChange, StreamId};
+use entrenar::unit::Timestamp;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::{
+    Attempt, Durable, Flush, IncidentFilter, JournalEntry, JournalPosition, JournalRow, Recovered,
+    SealedChunk, Snapshot, Store, StoreError, StoreResult, StreamMark,
+};
+use crate::andon::CordKey;
+use crate::chunk;
+use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
+
+/// How a store under test fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Busy or away.
+    Unavailable,
+    /// No space.
+    Full,
+}
+
+/// Everything in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    kept: Mutex<Kept>,
+    withheld: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    failure: Option<Failure>,
+    newest: JournalPosition,
+    journal: BTreeMap<JournalPosition, Vec<JournalEntry>>,
+    chunks: BTreeMap<(GpuUuid, Timestamp), SealedChunk>,
+    streams: BTreeMap<StreamId, StreamMark>,
+    holders: BTreeMap<(GpuUuid, Timestamp), HolderChange>,
+    snapshot: Option<Snapshot>,
+    incidents: BTreeMap<String, Incident>,
+    timeline: Vec<(String, TimelineEntry)>,
+    cords: BTreeMap<CordKey, Timestamp>,
+    notices: BTreeMap<String, NoticeStatus>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self {
+            kept: Mutex::default(),
+            withheld: watch::Sender::new(false),
+        }
+    }
+}
+
+impl MemoryStore {
+    /// While true, `commit` and `decide` keep what they are given but do not answer.
+    pub fn withhold(&self, on: bool) {
+        self.withheld.send_replace(on);
+    }
+
+    /// From now on every write fails like this and keeps nothing; `None`: works again.
+    pub fn fail(&self, how: Option<Failure>) {
+        self.kept().failure = how;
+    }
+
+    /// How many rows the journal has.
+    pub fn journal_len(&self) -> usize {
+        self.kept().journal.len()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does it at once, and answers when nothing is withheld.
+    fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Kept) -> StoreResult<T>,
+    ) -> BoxFuture<'_, StoreResult<T>> {
+        let mut kept = self.kept();
+        let answer = match kept.failure {
+            Some(Failure::Unavailable) => Err(StoreError::Unavailable("on demand".into())),
+            Some(Failure::Full) => Err(StoreError::Full("on demand".into())),
+            None => change(&mut kept),
+        };
+        drop(kept);
+        Box::pin(async move {
+            let mut withheld = self.withheld.subscribe();
+            // An error would mean that the sender is gone, and we hold it.
+            let _ = withheld.wait_for(|on| !on).await;
+            answer
+        })
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Kept) -> T,
+    ) -> BoxFuture<'_, StoreResult<T>> {
+        let found = look(&self.kept());
+        Box::pin(std::future::ready(Ok(found)))
+    }
+}
+
+impl Kept {
+    fn commit(&mut self, flush: Flush) -> StoreResult<Durable> {
+        for chunk in flush.sealed {
+            self.keep_chunk(chunk)?;
+        }
+        for mark in flush.marks {
+            self.streams.insert(mark.hello.stream, mark);
+        }
+        for change in flush.holders {
+            self.holders.insert((change.gpu.clone(), change.at), change);
+        }
+        if let Some(snapshot) = flush.snapshot
+            && self
+                .snapshot
+                .as_ref()
+                .is_none_or(|old| old.position <= snapshot.position)
+        {
+            self.snapshot = Some(snapshot);
+        }
+        if !flush.journal.is_empty() {
+            self.newest.0 += 1;
+            self.journal.insert(self.newest, flush.journal);
+        }
+        if let Some(last) = flush.forget_journal {
+            self.journal.retain(|position, _| *position > last);
+        }
+        Ok(Durable {
+            position: self.newest,
+        })
+    }
+
+    fn keep_chunk(&mut self, new: SealedChunk) -> StoreResult<()> {
+        let key = (new.gpu.clone(), new.stretch);
+        let Some(old) = self.chunks.get_mut(&key) else {
+            self.chunks.insert(key, new);
+            return Ok(());
+        };
+        let damaged = |error: chunk::ChunkError| StoreError::Corrupt(error.to_string());
+        old.blob = chunk::merge(&old.blob, &new.blob).map_err(damaged)?;
+        let (n_samples, from, to) = chunk::extent(&old.blob).map_err(damaged)?;
+        (old.n_samples, old.from, old.to) = (n_samples as u32, from, to);
+        Ok(())
+    }
+
+    fn decide(&mut self, decision: Decision) -> StoreResult<()> {
+        // Checked before anything changes: all of it or none.
+        let mut incidents = self.incidents.clone();
+        for new in decision.incidents {
+            let age = |i: &Incident| (i.last_transition_at, i.ordinal);
+            if incidents
+                .get(&new.id)
+                .is_none_or(|old| age(old) < age(&new))
+            {
+                incidents.insert(new.id.clone(), new);
+            }
+        }
+        let mut open: Vec<CordKey> = incidents
+            .values()
+            .filter(|incident| incident.state.is_open())
+            .map(Incident::cord)
+            .collect();
+        open.sort();
+        if open.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(StoreError::Refused("two open incidents of one cord".into()));
+        }
+        self.incidents = incidents;
+        for line in decision.timeline {
+            if !self.timeline.contains(&line) {
+                self.timeline.push(line);
+            }
+        }
+        for notice in decision.notices {
+            let fresh = NoticeStatus {
+                state: NoticeState::Pending,
+                attempts: 0,
+                next_attempt_at: None,
+                delivered_at: None,
+                last_error: None,
+                notice,
+            };
+            self.notices
+                .entry(fresh.notice.delivery_id.clone())
+                .or_insert(fresh);
+        }
+        for (cord, at) in decision.cords {
+            let newest = self.cords.entry(cord).or_insert(at);
+            *newest = at.max(*newest);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, attempt: Attempt) {
+        if let Some(status) = self.notices.get_mut(&attempt.delivery_id) {
+            status.state = attempt.state;
+            status.attempts += 1;
+            status.next_attempt_at = attempt.next_attempt_at;
+            status.last_error = attempt.error;
+            status.delivered_at = (attempt.state == NoticeState::Delivered).then_some(attempt.at);
+        }
+    }
+
+    fn retain(&mut self, chunks_before: Timestamp, incidents_before: Timestamp) -> u64 {
+        let before = self.chunks.len() + self.incidents.len() + self.notices.len();
+        self.chunks.retain(|_, chunk| chunk.to >= chunks_before);
+        self.incidents.retain(|_, incident| {
+            incident.state.is_open() || incident.last_transition_at >= incidents_before
+        });
+        let incidents = &self.incidents;
+        self.timeline.retain(|(id, _)| incidents.contains_key(id));
+        self.notices.retain(|_, status| {
+            status.state == NoticeState::Pending || status.notice.created_at >= incidents_before
+        });
+        let newest: BTreeMap<GpuUuid, Timestamp> = self.holders.keys().cloned().collect();
+        self.holders
+            .retain(|(gpu, at), _| *at >= chunks_before || newest[gpu] == *at);
+        let open: Vec<CordKey> = incidents
+            .values()
+            .filter(|i| i.state.is_open())
+            .map(Incident::cord)
+            .collect();
+        self.cords
+            .retain(|cord, at| *at >= incidents_before || open.contains(cord));
+        (before - self.chunks.len() - self.incidents.len() - self.notices.len()) as u64
+    }
+
+    fn recover(&self) -> Recovered {
+        let newest: BTreeMap<&GpuUuid, &HolderChange> = self
+            .holders
+            .iter()
+            .map(|((gpu, _), change)| (gpu, change))
+            .collect();
+        let open = self.incidents.values().filter(|i| i.state.is_open());
+        let ends = self
+            .journal
+            .first_key_value()
+            .zip(self.journal.last_key_value());
+        Recovered {
+            streams: self.streams.values().cloned().collect(),
+            snapshot: self.snapshot.clone(),
+            open_incidents: open.cloned().collect(),
+            cords: self
+                .cords
+                .iter()
+                .map(|(cord, at)| (cord.clone(), *at))
+                .collect(),
+            holders: newest.into_values().cloned().collect(),
+            journal: ends.map(|((first, _), (last, _))| (*first, *last)),
+        }
+    }
+
+    fn notices(
+        &self,
+        state: Option<NoticeState>,
+        before: Option<(Timestamp, String)>,
+        limit: usize,
+    ) -> Vec<NoticeStatus> {
+        let key = |s: &NoticeStatus| (s.notice.created_at, s.notice.delivery_id.clone());
+        let mut found: Vec<NoticeStatus> = self
+            .notices
+            .values()
+            .filter(|s| state.is_none_or(|state| s.state == state))
+            .filter(|s| before.as_ref().is_none_or(|before| key(s) < *before))
+            .cloned()
+            .collect();
+        found.sort_by_key(|s| std::cmp::Reverse(key(s)));
+        found.truncate(limit);
+        found
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, flush: Flush) -> BoxFuture<'_, StoreResult<Durable>> {
+        self.write(|kept| kept.commit(flush))
+    }
+
+    fn decide(&self, decision: Decision) -> BoxFuture<'_, StoreResult<()>> {
+        self.write(|kept| kept.decide(decision))
+    }
+
+    fn recover(&self) -> BoxFuture<'_, StoreResult<Recovered>> {
+        self.read(Kept::recover)
+    }
+
+    fn journal(
+        &self,
+        after: JournalPosition,
+        limit: usize,
+    ) -> BoxFuture<'_, StoreResult<Vec<JournalRow>>> {
+        let from = JournalPosition(after.0.saturating_add(1));
+        self.read(|kept| {
+            let rows = kept.journal.range(from..).take(limit);
+            rows.map(|(position, entries)| (*position, entries.clone()))
+                .collect()
+        })
+    }
+
+    fn chunks(
+        &self,
+        gpu: &GpuUuid,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<Vec<SealedChunk>>> {
+        self.read(|kept| {
+            let of_gpu = kept.chunks.values().filter(|chunk| chunk.gpu == *gpu);
+            of_gpu
+                .filter(|chunk| chunk.from <= to && from <= chunk.to)
+                .cloned()
+                .collect()
+        })
+    }
+
+    fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {
+        self.read(|kept| {
+            let wanted = kept
+                .incidents
+                .values()
+                .filter(|incident| filter.wants(incident));
+            let mut found: Vec<Incident> = wanted.cloned().collect();
+            found.sort_by(|a, b| (b.fired_at, &b.id).cmp(&(a.fired_at, &a.id)));
+            found.truncate(filter.limit);
+            found
+        })
+    }
+
+    fn incident(
+        &self,
+        id: &str,
+    ) -> BoxFuture<'_, StoreResult<Option<(Incident, Vec<TimelineEntry>, Vec<NoticeStatus>)>>> {
+        self.read(|kept| {
+            let incident = kept.incidents.get(id)?.clone();
+            let mut lines: Vec<TimelineEntry> = kept
+                .timeline
+                .iter()
+                .filter(|(of, _)| of == id)
+                .map(|(_, line)| line.clone())
+                .collect();
+            lines.sort_by_key(|line| line.at);
+            let mut notices: Vec<NoticeStatus> = kept
+                .notices
+                .values()
+                .filter(|s| s.notice.incident.id == id)
+                .cloned()
+                .collect();
+            notices.sort_by_key(|s| (s.notice.created_at, s.notice.delivery_id.clone()));
+            Some((incident, lines, notices))
+        })
+    }
+
+    fn notices(
+        &self,
+        state: Option<NoticeState>,
+        before: Option<(Timestamp, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>> {
+        self.read(|kept| kept.notices(state, before, limit))
+    }
+
+    fn pending_notices(&self) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>> {
+        self.read(|kept| {
+            let mut pending = kept.notices(Some(NoticeState::Pending), None, usize::MAX);
+            pending.reverse();
+            pending
+        })
+    }
+
+    fn record_attempts(&self, attempts: Vec<Attempt>) -> BoxFuture<'_, StoreResult<()>> {
+        self.write(|kept| {
+            attempts
+                .into_iter()
+                .for_each(|attempt| kept.record(attempt));
+            Ok(())
+        })
+    }
+
+    fn retain(
+        &self,
+        chunks_before: Timestamp,
+        incidents_before: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<u64>> {
+        self.write(|kept| Ok(kept.retain(chunks_before, incidents_before)))
+    }
+
+    fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {
+        self.write(|kept| {
+            kept.streams.retain(|_, mark| mark.hello.node != *node);
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::store::contract::contract;
+
+    contract!(async { (MemoryStore::default(), ()) });
+
+    #[tokio::test]
+    async fn a_withheld_answer_comes_when_it_is_released() {
+        let store = MemoryStore::default();
+        store.withhold(true);
+        let mut commit = store.commit(Flush::default());
+        assert!((&mut commit).now_or_never().is_none());
+        store.withhold(false);
+        assert!(commit.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_failing_store_keeps_nothing_until_it_works_again() {
+        let store = MemoryStore::default();
+        let flush = Flush {
+            journal: vec![JournalEntry::Advance { to: Timestamp(1) }],
+            ..Flush::default()
+        };
+        store.fail(Some(Failure::Full));
+        assert!(matches!(
+            store.commit(flush.clone()).await,
+            Err(StoreError::Full(_))
+        ));
+        assert_eq!(store.journal_len(), 0);
+        store.fail(None);
+        assert!(store.commit(flush).await.is_ok());
+        assert_eq!(store.journal_len(), 1);
+    }
+}
