@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 
+use fake_nvml::harness::FakeNvml;
+
 const PAGE: &str = include_str!("../../docs/gpu-monitoring.md");
 const KEPT: &str = include_str!("page/gpu-monitoring.md");
 
@@ -172,6 +174,43 @@ fn without_a_driver_the_example_names_what_it_tried_and_points_to_the_mock() {
     for word in ["/nowhere/libnvidia-ml.so.1", "--mock"] {
         assert!(stderr.contains(word), "{word:?} in {stderr}");
     }
+}
+
+/// The example on a host whose driver, found as any program finds it, plays `scenario`.
+fn example_on_host(scenario: &str, args: &[&str]) -> (Output, String, String) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    FakeNvml::install(dir.path(), scenario);
+    let mut path = dir.path().as_os_str().to_owned();
+    if let Some(cargo_s) = std::env::var_os("LD_LIBRARY_PATH") {
+        path.push(":");
+        path.push(cargo_s);
+    }
+    let mut command = example(args);
+    command.env("LD_LIBRARY_PATH", path);
+    finish(command)
+}
+
+#[test]
+fn the_example_reads_the_driver_that_the_loader_finds() {
+    let (output, stdout, stderr) = example_on_host("gpus 2\ngpu 1 load hot", &["--count", "1"]);
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stdout.contains("GPU 0: 62°C, 98% util, 64.4 GB / 85.9 GB, 645 W / 700 W"),
+        "{stdout}"
+    );
+    assert!(stderr.contains("GPU 1 is hot: 93°C"), "{stderr}");
+}
+
+#[test]
+fn a_gpu_whose_driver_call_never_returns_is_named_and_the_others_are_shown() {
+    let scenario = "gpus 3\ngpu 1 call nvmlDeviceGetPowerUsage hang";
+    let (output, stdout, stderr) = example_on_host(scenario, &["--count", "1", "--json"]);
+    assert!(output.status.success(), "{stderr}");
+    let sample: serde_json::Value = serde_json::from_str(&stdout).expect("a JSON object");
+    let temperatures = [0, 1, 2].map(|i| sample["gpus"][i]["temperature_celsius"].as_i64());
+    assert_eq!(temperatures, [Some(62), None, Some(62)]);
+    let error = sample["gpus"][1]["error"].as_str().expect("it says why");
+    assert!(error.starts_with("GPU 1 did not answer within "), "{error}");
 }
 
 #[test]
