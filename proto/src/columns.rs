@@ -158,28 +158,37 @@ fn put_column(
     masks: &[Vec<bool>],
     gpus: usize,
 ) {
-    match u64::from(column.id.0 - previous.map_or(0, |p| p.id.0)) {
-        1 => out.put(0, 1),
-        step => {
-            out.put(1, 1);
-            out.put(step - 1, COUNT_BITS);
-        }
-    }
+    let step = u64::from(column.id.0 - previous.map_or(0, |p| p.id.0));
     let mask = column.mask();
     let place = masks.iter().position(|m| *m == mask);
-    out.put(u64::from(place.is_some()), 1);
-    if let Some(place) = place {
-        out.put(place as u64, COUNT_BITS);
-    }
     let shift = column.shift();
-    out.put(u64::from(shift > 0), 1);
-    if shift > 0 {
-        out.put(u64::from(shift), WIDTH_BITS);
+    let plain = step == 1 && place.is_none() && shift == 0;
+    out.put(u64::from(!plain), 1);
+    if !plain {
+        put_optional(out, step - 1, COUNT_BITS);
+        put_optional(out, place.map_or(0, |place| place as u64 + 1), COUNT_BITS);
+        put_optional(out, u64::from(shift), WIDTH_BITS);
     }
     let empty = Column::empty(column.cells.len());
     let guesses = Guesses::of(column, previous.unwrap_or(&empty), shift, gpus);
     put_group(out, &guesses.heads, &HEAD_GUESSES);
     put_group(out, &guesses.steps, &STEP_GUESSES);
+}
+
+/// A number that is mostly zero: a bit says so.
+fn put_optional(out: &mut BitWriter, value: u64, width: u32) {
+    out.put(u64::from(value > 0), 1);
+    if value > 0 {
+        out.put(value, width);
+    }
+}
+
+fn take_optional(bits: &mut BitReader<'_>, width: u32) -> Option<u64> {
+    if bits.flag()? {
+        bits.take(width)
+    } else {
+        Some(0)
+    }
 }
 
 fn take_column(
@@ -190,27 +199,21 @@ fn take_column(
     n_rows: usize,
 ) -> Result<Column, ColumnsError> {
     let end = ColumnsError::Truncated;
-    let step = if bits.flag().ok_or(end)? {
-        bits.take(COUNT_BITS).ok_or(end)? + 1
-    } else {
-        1
-    };
-    let id = u64::from(previous.id.0) + step;
+    let (mut step, mut place, mut shift) = (0, 0, 0);
+    if bits.flag().ok_or(end)? {
+        step = take_optional(bits, COUNT_BITS).ok_or(end)?;
+        place = take_optional(bits, COUNT_BITS).ok_or(end)?;
+        shift = take_optional(bits, WIDTH_BITS).ok_or(end)? as u32;
+    }
+    let id = u64::from(previous.id.0) + step + 1;
     let id = MetricId(u16::try_from(id).map_err(|_| ColumnsError::Id)?);
-    let mask = if bits.flag().ok_or(end)? {
-        let place = bits.take(COUNT_BITS).ok_or(end)?;
-        Some(
+    let mask = match place {
+        0 => None,
+        n => Some(
             masks
-                .get(place as usize)
-                .ok_or(ColumnsError::NoSuchMask(place))?,
-        )
-    } else {
-        None
-    };
-    let shift = if bits.flag().ok_or(end)? {
-        bits.take(WIDTH_BITS).ok_or(end)? as u32
-    } else {
-        0
+                .get(n as usize - 1)
+                .ok_or(ColumnsError::NoSuchMask(n))?,
+        ),
     };
     let present = |row: usize| mask.is_none_or(|m| m[row]);
     let seen_rows = Neighbours::new(gpus);
@@ -582,7 +585,7 @@ mod tests {
         out.put(2, COUNT_BITS);
         for (step, value) in [(1, 45), (200, 7)] {
             out.put(1, 1);
-            out.put(step - 1, COUNT_BITS);
+            put_optional(&mut out, step - 1, COUNT_BITS);
             out.put(0, 2); // neither masked nor shifted
             out.put(0, 2 * CHOICE_BITS); // as it is, constant
             out.put_signed(value);
