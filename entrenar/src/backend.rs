@@ -139,3 +139,90 @@ pub trait GpuBackend: Send + Sync + 'static {
         None
     }
 }
+
+/// What every backend promises, as a test that each of them runs.
+#[cfg(feature = "testing")]
+pub mod contract {
+    use std::collections::BTreeSet;
+
+    use super::{Depth, Duration, GpuBackend, GpuInfo};
+    use crate::gpu::GpuUuid;
+    use crate::metric::{self, Kind};
+
+    /// Holds a backend to its contract. All of its GPUs must be well.
+    ///
+    /// # Panics
+    /// When the backend breaks it.
+    pub fn check(backend: &dyn GpuBackend) {
+        assert!(!backend.name().is_empty());
+        let gpus = backend.inventory().expect("an inventory");
+        let indices: Vec<_> = gpus.iter().map(|gpu| gpu.index).collect();
+        assert!(
+            indices.is_sorted_by(|a, b| a < b),
+            "in the order of their index: {indices:?}"
+        );
+        let uuids: BTreeSet<_> = gpus.iter().map(|gpu| &gpu.uuid).collect();
+        assert_eq!(uuids.len(), gpus.len(), "no two GPUs have the same UUID");
+        for gpu in &gpus {
+            check_reads(backend, gpu);
+            check_holder(backend, gpu);
+        }
+        check_events(backend, &uuids);
+        check_absent(backend, &gpus);
+    }
+
+    fn check_reads(backend: &dyn GpuBackend, gpu: &GpuInfo) {
+        let fast = backend.read(gpu, Depth::Fast).expect("a healthy GPU");
+        let full = backend.read(gpu, Depth::Full).expect("a healthy GPU");
+        assert!(!fast.is_empty(), "GPU {} says something", gpu.index);
+        for (id, value) in fast.iter() {
+            let metric = id.def().expect("known metrics");
+            let later = full.get(id);
+            assert!(later.is_some(), "{} is in a full reading too", metric.name);
+            if metric.kind == Kind::Counter {
+                assert!(Some(value) <= later, "{} fell", metric.name);
+            }
+        }
+        for percent in [
+            metric::UTILIZATION,
+            metric::MEMORY_UTILIZATION,
+            metric::FAN_SPEED,
+        ] {
+            let value = full.get(percent).unwrap_or(0);
+            assert!((0..=100).contains(&value), "{value} is no percentage");
+        }
+        if let (Some(used), Some(total)) = (
+            full.get(metric::MEMORY_USED),
+            full.get(metric::MEMORY_TOTAL),
+        ) {
+            assert!(0 <= used && used <= total, "{used} of {total} bytes in use");
+        }
+    }
+
+    fn check_holder(backend: &dyn GpuBackend, gpu: &GpuInfo) {
+        if let Some(Some(holder)) = backend.holder(gpu) {
+            assert!(!holder.job.is_empty(), "a holder has a name");
+            assert!(holder.pids.len() <= 64, "at most 64 processes");
+        }
+        backend.processes(gpu).expect("processes of a healthy GPU");
+    }
+
+    fn check_events(backend: &dyn GpuBackend, uuids: &BTreeSet<&GpuUuid>) {
+        for event in backend.events(Duration::ZERO).expect("events, or none") {
+            assert!(
+                event.gpu.is_none_or(|gpu| uuids.contains(&gpu)),
+                "an event of its own GPUs"
+            );
+        }
+    }
+
+    /// A GPU that is not there is an error, not a panic and not a healthy silence.
+    fn check_absent(backend: &dyn GpuBackend, gpus: &[GpuInfo]) {
+        let absent = GpuInfo {
+            uuid: GpuUuid::from("GPU-that-is-not-there"),
+            index: gpus.last().map_or(0, |gpu| gpu.index + 1),
+            ..GpuInfo::default()
+        };
+        assert!(backend.read(&absent, Depth::Fast).is_err());
+    }
+}

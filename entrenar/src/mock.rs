@@ -199,6 +199,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_mock_keeps_the_contract_of_every_backend() {
+        let mock = MockGpuBackend::new()
+            .with_device(0, "first")
+            .with_power(250.5, 450.0)
+            .with_device(2, "third")
+            .with_temperature(50);
+        crate::backend::contract::check(&mock);
+    }
+
+    #[test]
     fn a_node_without_devices_has_no_metrics_and_no_error() {
         assert_eq!(MockGpuBackend::new().collect_metrics(), Ok(vec![]));
     }

@@ -40,6 +40,12 @@ fn full(backend: &NvmlBackend, gpu: &GpuInfo) -> Values {
 }
 
 #[test]
+fn nvml_keeps_the_contract_of_every_backend() {
+    let host = Host::playing("gpus 2");
+    entrenar::backend::contract::check(&host.open());
+}
+
+#[test]
 fn a_gpu_is_described_and_read_in_the_catalogue_s_units() {
     let host = Host::playing("gpus 4\ngpu 2 fan 40\ngpu 2 ecc_corrected 7\n");
     let backend = host.open();

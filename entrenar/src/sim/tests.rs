@@ -388,6 +388,103 @@ fn move_to(hands: &Hands, secs: u64) {
 }
 
 #[test]
+fn a_simulated_node_keeps_the_contract_of_every_backend() {
+    for node in ["n01", "n07", "n08"] {
+        let (_hands, backend) = backend_of(Scenario::Steady, node, 1.0);
+        crate::backend::contract::check(backend.as_ref());
+    }
+}
+
+#[test]
+fn a_power_brake_halves_the_clocks_of_a_whole_node() {
+    let brake = Fault {
+        at: Duration::from_secs(5),
+        duration: Some(Duration::from_mins(1)),
+        kind: FaultKind::PowerBrake,
+        target: Target::Node { node: "n01".into() },
+    };
+    let mut fleet = SimFleet::new(&SimConfig::new(8, 8).faults(vec![brake])).expect("fits");
+    after(&mut fleet, 10);
+    for gpu in 0..8 {
+        let values = read(&fleet, "n01", gpu);
+        let bits = clock_reason::HW_SLOWDOWN | clock_reason::HW_POWER_BRAKE;
+        assert_eq!(get(&values, metric::CLOCK_EVENT_REASONS), bits);
+        assert!(get(&values, metric::SM_CLOCK) <= 990 && get(&values, metric::POWER) < 420_000);
+    }
+    assert_eq!(
+        get(&read(&fleet, "n02", 0), metric::CLOCK_EVENT_REASONS),
+        clock_reason::SW_POWER_CAP
+    );
+    after(&mut fleet, 70);
+    assert_eq!(
+        get(&read(&fleet, "n01", 0), metric::CLOCK_EVENT_REASONS),
+        clock_reason::SW_POWER_CAP
+    );
+}
+
+#[test]
+fn a_job_that_dies_of_a_full_memory_gives_its_gpus_back() {
+    let full = Fault {
+        at: Duration::from_secs(5),
+        duration: Some(Duration::from_mins(1)),
+        kind: FaultKind::FullMemory {
+            rise: Duration::from_secs(30),
+            job_dies: true,
+        },
+        target: Target::Gpu {
+            node: "n05".into(),
+            gpu: 2,
+        },
+    };
+    let mut fleet = SimFleet::new(&SimConfig::new(8, 8).faults(vec![full])).expect("fits");
+    after(&mut fleet, 64);
+    assert!(fleet.node("n05").expect("there").holder(0).is_some());
+    after(&mut fleet, 90);
+    for gpu in 0..8 {
+        assert_eq!(fleet.node("n05").expect("there").holder(gpu), None);
+        assert!(get(&read(&fleet, "n05", gpu), metric::POWER) < 75_000);
+    }
+    assert!(fleet.node("n06").expect("there").holder(0).is_some());
+}
+
+#[test]
+fn a_rank_that_is_stuck_on_its_host_keeps_the_others_spinning() {
+    let hang = Fault {
+        at: Duration::from_secs(5),
+        duration: None,
+        kind: FaultKind::HungJob { how: Hang::Culprit },
+        target: Target::Job { job: "4712".into() },
+    };
+    let mut fleet = SimFleet::new(&SimConfig::new(8, 8).faults(vec![hang])).expect("fits");
+    after(&mut fleet, 3600);
+    let busy: Vec<_> = (0..8)
+        .map(|gpu| get(&read(&fleet, "n05", gpu), metric::UTILIZATION) > 90)
+        .collect();
+    assert_eq!(busy, [false, true, true, true, true, true, true, true]);
+}
+
+#[test]
+fn an_agent_that_is_stopped_says_goodbye_and_comes_back() {
+    let stop = Fault {
+        at: Duration::from_secs(5),
+        duration: Some(Duration::from_secs(15)),
+        kind: FaultKind::AgentStop,
+        target: Target::Node { node: "n01".into() },
+    };
+    let mut fleet = SimFleet::new(&SimConfig::new(1, 1).faults(vec![stop])).expect("fits");
+    let mut recorder = Recorder::new(&fleet);
+    let start = fleet.start();
+    let story: Vec<_> = (1..=30)
+        .flat_map(|secs| {
+            let now = start + Duration::from_secs(secs);
+            recorder.tick(&mut fleet, now)
+        })
+        .filter_map(|row| Some((row.time.since(start).as_secs(), row.event?.name())))
+        .collect();
+    assert_eq!(story, [(5, "goodbye"), (20, "agent_start")]);
+}
+
+#[test]
 fn a_backend_shows_its_node_at_the_time_of_its_clock() {
     let (hands, backend) = backend_of(Scenario::LostGpu, "n04", 1.0);
     let gpus = backend.inventory().expect("there");

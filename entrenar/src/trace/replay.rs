@@ -9,7 +9,7 @@ use super::{Row, TraceError, TraceReader};
 use crate::backend::{Depth, GpuBackend, GpuError};
 use crate::clock::Clock;
 use crate::gpu::{GpuInfo, GpuUuid, NodeId, Values};
-use crate::metric::{self, NvmlStatus};
+use crate::metric::{self, NvmlStatus, Pace};
 use crate::report::{GpuEvent, GpuEventKind, Holder};
 use crate::unit::Timestamp;
 
@@ -137,9 +137,12 @@ impl GpuBackend for ReplayBackend {
         Ok(self.past.infos.clone())
     }
 
-    /// All of the latest row, whatever the depth. Nothing while the trace has no sample.
-    fn read(&self, gpu: &GpuInfo, _depth: Depth) -> Result<Values, GpuError> {
+    /// What the latest row says. Nothing while the trace has no sample.
+    fn read(&self, gpu: &GpuInfo, depth: Depth) -> Result<Values, GpuError> {
         let device = gpu.index;
+        if self.past.infos.iter().all(|info| info.index != device) {
+            return Err(GpuError::NotFound { device });
+        }
         let Some(row) = self.latest(device)? else {
             return Ok(Values::default());
         };
@@ -148,7 +151,7 @@ impl GpuBackend for ReplayBackend {
             .get(metric::NVML_STATUS)
             .and_then(NvmlStatus::from_code);
         match status.unwrap_or(NvmlStatus::Ok) {
-            NvmlStatus::Ok => Ok(row.values),
+            NvmlStatus::Ok => Ok(of_depth(row.values, depth)),
             NvmlStatus::GpuIsLost => Err(GpuError::Lost { device }),
             NvmlStatus::ResetRequired => Err(GpuError::ResetRequired { device }),
             NvmlStatus::NotFound => Err(GpuError::NotFound { device }),
@@ -178,6 +181,14 @@ impl GpuBackend for ReplayBackend {
             ..Holder::default()
         }))
     }
+}
+
+fn of_depth(mut values: Values, depth: Depth) -> Values {
+    let slow = metric::CATALOGUE.iter().filter(|m| m.pace == Pace::Slow);
+    for metric in slow.filter(|_| depth == Depth::Fast) {
+        values.set(metric.id, None);
+    }
+    values
 }
 
 fn latency(values: &Values) -> Duration {

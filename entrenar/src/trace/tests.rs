@@ -407,6 +407,14 @@ fn a_replay_tells_the_node_s_past_as_its_present() {
 }
 
 #[test]
+fn a_replay_keeps_the_contract_of_every_backend() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/demo-2x2.csv");
+    let clock = Arc::new(Hands(Mutex::default()));
+    let backend = ReplayBackend::open(path.as_ref(), Some("n01"), AtEnd::Loop, clock);
+    crate::backend::contract::check(&backend.expect("opens"));
+}
+
+#[test]
 fn a_replay_that_loops_begins_again() {
     let (hands, backend, _dir) = replay(Some("n01"), AtEnd::Loop).expect("opens");
     let gpu = &backend.inventory().expect("there")[0];
