@@ -46,6 +46,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::ThermalThrottling,
+        Self::MemoryPressure,
+        Self::PowerLimit,
+        Self::GpuIdle,
+        Self::Xid,
+        Self::GpuLost,
+        Self::GpuUnresponsive,
+        Self::NodeLost,
+        Self::MonitoringFault,
+        Self::Manual,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::ThermalThrottling => "ThermalThrottling",

@@ -9,9 +9,11 @@ pub mod message;
 pub mod pace;
 pub mod pagerduty;
 pub mod parcel;
+pub mod receivers;
 pub mod retry;
 pub mod route;
 pub mod slack;
+pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod webhook;
