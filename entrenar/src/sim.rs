@@ -16,6 +16,7 @@ mod physics;
 mod plan;
 mod record;
 mod scenario;
+mod strike;
 
 pub use backend::{Gate, SimBackend};
 #[cfg(feature = "config")]

@@ -5,6 +5,7 @@
 //! reported", never 0. [`TraceReader`] also takes the log of `nvidia-smi --query-gpu=… --format=csv -l 1`.
 
 mod column;
+mod line;
 mod number;
 mod read;
 mod replay;
