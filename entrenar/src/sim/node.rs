@@ -92,7 +92,7 @@ impl SimNode {
 
     /// What a GPU would say now, of the metrics of a depth. `None`: there is no such GPU.
     ///
-    /// It says so whether or not a fault keeps anyone from asking: see [`Self::answers`].
+    /// It says so whether or not a fault keeps anyone from asking: see [`Self::is_lost`] and [`Self::is_silent`].
     pub fn values(&self, gpu: u32, depth: Depth) -> Option<Values> {
         let gpu = self.gpus.get(gpu as usize)?;
         let mut values = Values::default();
