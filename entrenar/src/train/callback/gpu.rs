@@ -431,7 +431,8 @@ mod tests {
         let script = std::iter::once(busy)
             .chain(std::iter::repeat_n(idle, 10_000))
             .map(Ok);
-        let (release, hang) = sync_channel(1);
+        // Without room in the channel, a word passes only while the step waits for it.
+        let (release, hang) = sync_channel(0);
         let callback = watching(MockGpuBackend::new().with_script(script))
             .with_config(AlertConfig {
                 idle_timeout_secs: 0,
@@ -439,20 +440,15 @@ mod tests {
             })
             .on_alert(move |_| {
                 let _ = release.try_send(());
-                AlertAction::Stop
             });
         let mut trainer = Trainer::new(TrainerConfig::default());
         trainer.add_callback(callback);
-        // The step comes back only because the alert is raised while it hangs.
         let hangs = |batch: &f32| {
-            hang.recv().expect("the alert comes");
+            hang.recv().expect("an alert comes while the step hangs");
             *batch
         };
         let report = trainer.fit(&hangs, &vec![1.0, 2.0]).expect("no step fails");
-        assert_eq!(
-            (report.steps, report.stopped_by.as_deref()),
-            (1, Some("gpu-monitor"))
-        );
+        assert_eq!(report.steps, 2);
     }
 
     #[test]
