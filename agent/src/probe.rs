@@ -191,12 +191,13 @@ impl Probe {
     pub async fn ready(&mut self, within: Duration) -> Result<Arc<Inventory>, GpuError> {
         if let Discovery::Thread(found) = &mut self.discovery {
             let first = tokio::time::timeout(within, found.wait_for(Option::is_some)).await;
-            if first.is_err() {
+            let Ok(Ok(first)) = first.map(|first| first.map(|found| found.clone())) else {
                 return Err(GpuError::BackendUnavailable {
                     tried: vec![self.backend.name().to_owned()],
                     reason: format!("no enumeration within {} ms", within.as_millis()),
                 });
-            }
+            };
+            self.take_in(first);
         }
         self.enumerate();
         match self.discovery_error.clone() {
@@ -277,6 +278,11 @@ impl Probe {
                 is_due.then(|| self.backend.inventory())
             }
         };
+        self.take_in(outcome);
+    }
+
+    /// Takes in the outcome of an enumeration, if there is one.
+    fn take_in(&mut self, outcome: Found) {
         match outcome {
             None => {}
             Some(Err(error)) => self.discovery_error = Some(error),
