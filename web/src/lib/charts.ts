@@ -2,6 +2,9 @@
 import uPlot from 'uplot';
 import type { ChartSpec, Mark } from './chart-specs';
 
+/** A drag shorter than this is a click. */
+const MIN_DRAG_PX = 8;
+
 export interface Colours {
   text: string;
   grid: string;
@@ -59,8 +62,8 @@ function drawMarks(u: uPlot, marks: Mark[], colours: Colours): void {
 export interface ChartHooks {
   cursor(index: number | null): void;
   marks(): Mark[];
-  /** A stretch was chosen by dragging, or all of it again by a double click. */
-  zoom(on: boolean): void;
+  /** A stretch of seconds was chosen by dragging, or all of it again by a double click. */
+  zoom(stretch: [number, number] | null): void;
 }
 
 export function optionsOf(spec: ChartSpec, size: { width: number; height: number }, colours: Colours, hooks: ChartHooks): uPlot.Options {
@@ -70,13 +73,13 @@ export function optionsOf(spec: ChartSpec, size: { width: number; height: number
     ...size,
     legend: { show: false },
     padding: [8, 10, 0, 0],
-    cursor: { sync: { key: 'gpu' }, points: { size: 6 }, drag: { x: true, y: false }, y: false },
+    cursor: { sync: { key: 'gpu' }, points: { size: 6 }, drag: { x: true, y: false, setScale: false }, y: false },
     scales: {
       x: { time: true },
       y: { range: (_u, min, max) => [Math.min(spec.floor ?? min ?? 0, min ?? 0), Math.max(spec.ceiling ?? 0, (max ?? 1) * (spec.ceiling === null ? 1.05 : 1)) || 1] },
     },
     axes: [
-      { ...axis, space: 70, values: (_u, ticks) => ticks.map((t) => new Date(t * 1000).toTimeString().slice(0, ticks.length > 1 && (ticks[1] ?? 0) - (ticks[0] ?? 0) < 60 ? 8 : 5)) },
+      { ...axis, size: 26, space: 70, values: (_u, ticks) => ticks.map((t) => new Date(t * 1000).toTimeString().slice(0, ticks.length > 1 && (ticks[1] ?? 0) - (ticks[0] ?? 0) < 60 ? 8 : 5)) },
       { ...axis, size: 44, space: 28, values: (_u, ticks) => ticks.map((t) => String(t)) },
     ],
     series: [
@@ -89,8 +92,14 @@ export function optionsOf(spec: ChartSpec, size: { width: number; height: number
     hooks: {
       drawClear: [(u) => drawMarks(u, hooks.marks(), colours)],
       setCursor: [(u) => hooks.cursor(u.cursor.left === undefined || u.cursor.left < 0 ? null : (u.cursor.idx ?? null))],
-      setSelect: [(u) => u.select.width > 0 && hooks.zoom(true)],
-      ready: [(u) => u.over.addEventListener('dblclick', () => hooks.zoom(false))],
+      setSelect: [
+        (u) => {
+          if (u.select.width < MIN_DRAG_PX) return;
+          hooks.zoom([u.posToVal(u.select.left, 'x'), u.posToVal(u.select.left + u.select.width, 'x')]);
+          u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+        },
+      ],
+      ready: [(u) => u.over.addEventListener('dblclick', () => hooks.zoom(null))],
     },
   };
 }

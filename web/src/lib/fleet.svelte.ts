@@ -5,6 +5,11 @@ import type { Gpu, Job, Light, Metrics, Node, StreamEvents } from './types';
 export const LIGHTS: Light[] = ['red', 'yellow', 'grey', 'blue', 'green'];
 export const LIGHT_WORDS: Record<Light, string> = { red: 'red', yellow: 'yellow', grey: 'unknown', blue: 'maintenance', green: 'healthy' };
 
+/** Up to this many nodes every lamp has a number beside it. */
+export const ROOMY_NODES = 24;
+/** From here on lamps and names are at their smallest. */
+export const DENSE_NODES = 128;
+
 export class GpuState {
   light = $state<Light>('grey');
   job = $state<string | null>(null);

@@ -70,6 +70,7 @@ class Live {
 
   private lost: NonNullable<StreamHandlers['lost']> = (why, _attempt, retryAt) => {
     this.why = why;
+    if (!fleet.loaded) fleet.error = why;
     this.retryAt = retryAt;
     this.lostAt ??= clock.exact();
     this.grace ??= setTimeout(() => (this.state = 'lost'), this.state === 'live' ? GRACE_MS : 0);
