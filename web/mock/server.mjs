@@ -126,16 +126,16 @@ export async function startMock({ port = 0, nodes = 8, gpus = 8, token = null, s
 
   const drop = () => [...clients].forEach((c) => c.res.destroy());
   return {
-    url: `http://127.0.0.1:${server.address().port}`, fleet, incidents, state, tell, drop, relight,
+    url: `http://127.0.0.1:${server.address().port}`, fleet, incidents, state, tell, drop,
     /** Refuses the API (the files are still served), or takes it up again. */
     refuse(on) {
       state.refusing = on;
       if (on) drop();
     },
-    /** Puts a light on a GPU against what its incidents say. */
-    force(gpu, light) {
-      light === null ? forced.delete(gpu.uuid) : forced.set(gpu.uuid, light);
-      relight();
+    /** Puts a light on a GPU against what its incidents say; `quietly` tells no client. */
+    force(gpu, light, { quietly = false } = {}) {
+      forced.set(gpu.uuid, light);
+      quietly ? fleet.relight(incidents.items, forced) : relight();
     },
     async stop() {
       timers.forEach(clearInterval);

@@ -22,6 +22,16 @@ export function byUrgency(a: Incident, b: Incident): number {
   );
 }
 
+/** How it stands, with why it ended. */
+export function standing(incident: Incident): string {
+  const why = incident.close_reason ?? incident.resolution;
+  if (isOpen(incident)) return isAcknowledged(incident) ? 'acknowledged' : incident.state;
+  return why === null || why === incident.state ? incident.state : `${incident.state}: ${why.replaceAll('_', ' ')}`;
+}
+
+/** A person may still say why one ended that went away by itself. */
+export const canClose = (incident: Incident): boolean => incident.state !== 'closed';
+
 export interface Story {
   incident: Incident;
   consequences: Incident[];

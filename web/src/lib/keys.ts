@@ -1,6 +1,6 @@
 // The board's keys. Each lamp grid and list looks after its own arrows; here are the ones that work everywhere.
 import { incidents } from './board.svelte';
-import { fold, isAcknowledged } from './incidents';
+import { canClose, fold, isAcknowledged, isOpen } from './incidents';
 import { router } from './route.svelte';
 import type { Incident } from './types';
 import { ui } from './ui.svelte';
@@ -22,6 +22,8 @@ function typing(target: EventTarget | null): boolean {
 function ask(kind: 'acknowledge' | 'close'): void {
   const incident = meant();
   if (!incident) return ui.say('There is no open incident.', true);
+  if (kind === 'close' && !canClose(incident)) return ui.say(`${incident.kind} is closed already.`);
+  if (kind === 'acknowledge' && !isOpen(incident)) return ui.say(`${incident.kind} is over.`);
   if (kind === 'acknowledge' && isAcknowledged(incident)) return ui.say(`${incident.kind} is acknowledged already.`);
   ui.dialog = { kind, incident };
 }

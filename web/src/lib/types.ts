@@ -80,6 +80,7 @@ export interface Incident {
   acknowledged_by: string | null;
   resolved_at: string | null;
   resolution: string | null;
+  close_reason?: string | null;
   culprits: Culprit[];
   consequence_of: string | null;
   evidence: Evidence[];
