@@ -7,7 +7,7 @@ use std::time::Duration;
 use entrenar::unit::Timestamp;
 
 use crate::andon::Severity;
-use crate::incident::{Notice, NoticeState};
+use crate::incident::{Incident, Notice, NoticeState};
 use crate::notify::pace::Pace;
 use crate::notify::parcel::{DIGEST_MAX, Parcel, begins, ends};
 use crate::notify::retry::{GIVE_UP_AFTER, Jitter, Verdict, wait};
@@ -107,8 +107,12 @@ impl Lane {
         if self.n_waiting >= MAX_WAITING {
             return Added::Full;
         }
-        let incident = parcel.first().incident.id.clone();
-        self.waiting.entry(incident).or_default().push_back(parcel);
+        let Incident { id, ordinal, .. } = &parcel.first().incident;
+        let (incident, ordinal) = (id.clone(), *ordinal);
+        let queue = self.waiting.entry(incident).or_default();
+        // What a start fetches may be older than what was fed meanwhile.
+        let at = queue.partition_point(|p| p.first().incident.ordinal <= ordinal);
+        queue.insert(at, parcel);
         self.n_waiting += 1;
         Added::Waiting
     }

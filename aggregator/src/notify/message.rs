@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_folded_page_names_its_cause_and_asks_nobody_to_acknowledge() {
         let folded = message(NoticeEvent::Update, |i| {
-            i.consequence_of = Some("ffff".into())
+            i.consequence_of = Some("ffff".into());
         });
         assert_eq!((folded.word, folded.acknowledge_link), ("EXPLAINED", None));
         assert!(folded.notes[0].ends_with("https://andon.example/incidents/ffff"));

@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(trigger, key(NoticeEvent::Acknowledge));
         assert_eq!(trigger, key(NoticeEvent::Resolve));
         let other = event_of(NoticeEvent::Trigger, |incident| {
-            incident.id = "other".into()
+            incident.id = "other".into();
         });
         assert_ne!(trigger, other["dedup_key"]);
     }

@@ -163,7 +163,7 @@ impl Receivers {
             let line = error.location().map_or(0, |at| at.line());
             check.error(line, error.without_snippet().to_string())
         })?;
-        check.file(file)
+        check.file(&file)
     }
 
     /// Every receiver's share of the incidents.
@@ -263,7 +263,7 @@ impl Check<'_> {
         self.error(at.referenced.line(), reason)
     }
 
-    fn file(&self, file: RawFile) -> Checked<Receivers> {
+    fn file(&self, file: &RawFile) -> Checked<Receivers> {
         if file.receivers.len() > MAX_RECEIVERS {
             return Err(self.wrong(
                 &file.receivers[MAX_RECEIVERS],

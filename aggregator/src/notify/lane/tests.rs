@@ -21,6 +21,7 @@ fn notice(word: &str, at: Timestamp) -> Notice {
     };
     let mut incident = incident(name, Kind::Xid, severity);
     incident.id = name.into();
+    incident.ordinal = ordinal;
     Notice {
         delivery_id: delivery_id(name, ordinal, "r"),
         receiver: "r".into(),
@@ -270,4 +271,17 @@ fn a_clock_that_is_set_back_holds_nothing_up() {
     let retry = verdict("500");
     lane.settle(&notice("a", late).delivery_id, retry, late, &mut Jitter(1));
     assert_eq!(lane.next(early).len(), 1);
+}
+
+#[test]
+fn what_is_fetched_late_still_goes_before_what_came_after_it() {
+    let mut lane = lane();
+    let now = Timestamp(0);
+    let fetched = Parcel {
+        perhaps_taken: true,
+        ..Parcel::of(notice("a", now), now)
+    };
+    lane.add(Parcel::of(notice("a-", now), now), now);
+    lane.add(fetched, now);
+    assert_eq!(words(&lane.next(now)[0]), "a");
 }
