@@ -5,11 +5,15 @@
 
 pub mod journal;
 pub mod memory;
+pub mod sqlite;
 
 mod filter;
 
 #[cfg(test)]
 mod contract;
+
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::{Hello, HolderChange, StreamId};

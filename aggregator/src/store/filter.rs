@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use entrenar::gpu::NodeId;
+
 use super::IncidentFilter;
 use crate::andon::Scope;
 use crate::incident::Incident;
@@ -18,7 +20,7 @@ pub(super) fn nodes_of(incident: &Incident) -> BTreeSet<&str> {
         Scope::Node { node } => drop(nodes.insert(node.as_str())),
         Scope::Gpu { gpu } => drop(nodes.insert(gpu.node.as_str())),
         Scope::Job { gpus, .. } => nodes.extend(gpus.iter().map(|at| at.node.as_str())),
-        Scope::Nodes { nodes: several, .. } => nodes.extend(several.iter().map(|n| n.as_str())),
+        Scope::Nodes { nodes: several, .. } => nodes.extend(several.iter().map(NodeId::as_str)),
     }
     nodes
 }

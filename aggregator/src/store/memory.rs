@@ -261,7 +261,7 @@ impl Kept {
     fn notices(
         &self,
         state: Option<NoticeState>,
-        before: Option<(Timestamp, String)>,
+        before: Option<&(Timestamp, String)>,
         limit: usize,
     ) -> Vec<NoticeStatus> {
         let key = |s: &NoticeStatus| (s.notice.created_at, s.notice.delivery_id.clone());
@@ -269,7 +269,7 @@ impl Kept {
             .notices
             .values()
             .filter(|s| state.is_none_or(|state| s.state == state))
-            .filter(|s| before.as_ref().is_none_or(|before| key(s) < *before))
+            .filter(|s| before.is_none_or(|before| key(s) < *before))
             .cloned()
             .collect();
         found.sort_by_key(|s| std::cmp::Reverse(key(s)));
@@ -312,10 +312,10 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'_, StoreResult<Vec<SealedChunk>>> {
         self.read(|kept| {
             let of_gpu = kept.chunks.values().filter(|chunk| chunk.gpu == *gpu);
-            of_gpu
-                .filter(|chunk| chunk.from <= to && from <= chunk.to)
-                .cloned()
-                .collect()
+            let overlap = of_gpu.filter(|chunk| chunk.from <= to && from <= chunk.to);
+            let mut found: Vec<SealedChunk> = overlap.cloned().collect();
+            found.sort_by_key(|chunk| chunk.from);
+            found
         })
     }
 
@@ -362,7 +362,7 @@ impl Store for MemoryStore {
         before: Option<(Timestamp, String)>,
         limit: usize,
     ) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>> {
-        self.read(|kept| kept.notices(state, before, limit))
+        self.read(|kept| kept.notices(state, before.as_ref(), limit))
     }
 
     fn pending_notices(&self) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>> {
@@ -375,9 +375,9 @@ impl Store for MemoryStore {
 
     fn record_attempts(&self, attempts: Vec<Attempt>) -> BoxFuture<'_, StoreResult<()>> {
         self.write(|kept| {
-            attempts
-                .into_iter()
-                .for_each(|attempt| kept.record(attempt));
+            for attempt in attempts {
+                kept.record(attempt);
+            }
             Ok(())
         })
     }

@@ -1,0 +1,164 @@
+//! Clauses about commits: journal, chunks, marks, holders, snapshots.
+
+use super::*;
+
+pub(crate) async fn what_is_committed_is_found_again(store: &dyn Store) {
+    let empty = store.recover().await.unwrap();
+    assert_eq!((empty.streams.len(), empty.journal), (0, None));
+
+    let snapshot = Snapshot {
+        position: JournalPosition(1),
+        taken_at: at(9),
+        bytes: vec![1, 2, 3],
+    };
+    let flush = Flush {
+        marks: vec![mark(1, "a"), mark(2, "b")],
+        holders: vec![
+            holder("GPU-1", 5, Some("train")),
+            holder("GPU-1", 8, None),
+            holder("GPU-2", 1, Some("x")),
+        ],
+        snapshot: Some(snapshot.clone()),
+        ..journal(1)
+    };
+    let first = store.commit(flush.clone()).await.unwrap();
+    let found = store.recover().await.unwrap();
+    assert_eq!(found.streams, [mark(1, "a"), mark(2, "b")]);
+    assert_eq!(
+        found.holders,
+        [holder("GPU-1", 8, None), holder("GPU-2", 1, Some("x"))]
+    );
+    assert_eq!(found.snapshot, Some(snapshot));
+    assert_eq!(found.journal, Some((first.position, first.position)));
+
+    let again = store.commit(flush).await.unwrap();
+    assert!(first.position < again.position);
+    let moved = StreamMark {
+        durable: vec![(1, 9)],
+        gone: true,
+        ..mark(1, "a")
+    };
+    let only_mark = Flush {
+        marks: vec![moved.clone()],
+        ..Flush::default()
+    };
+    assert_eq!(store.commit(only_mark).await.unwrap(), again);
+    assert_eq!(
+        store.recover().await.unwrap().streams,
+        [moved, mark(2, "b")]
+    );
+}
+
+pub(crate) async fn positions_rise_even_when_everything_is_forgotten(store: &dyn Store) {
+    let first = store.commit(journal(1)).await.unwrap().position;
+    let forget = Flush {
+        forget_journal: Some(first),
+        ..Flush::default()
+    };
+    assert_eq!(store.commit(forget).await.unwrap().position, first);
+    let second = store.commit(journal(2)).await.unwrap().position;
+    assert!(first < second);
+    let rows = store.journal(JournalPosition(0), 9).await.unwrap();
+    assert_eq!(rows, [(second, journal(2).journal)]);
+}
+
+pub(crate) async fn the_journal_is_read_in_pages_from_after_a_position(store: &dyn Store) {
+    for n in 0..5 {
+        store.commit(journal(n)).await.unwrap();
+    }
+    let first = store.journal(JournalPosition(0), 2).await.unwrap();
+    let rest = store.journal(first[1].0, 9).await.unwrap();
+    let read: Vec<_> = first
+        .iter()
+        .chain(&rest)
+        .map(|(_, entries)| entries[0].clone())
+        .collect();
+    assert_eq!(read, (0..5).map(entry).collect::<Vec<_>>());
+    assert!(rest.is_sorted_by(|a, b| a.0 < b.0));
+}
+
+pub(crate) async fn sealing_the_same_stretch_again_merges(store: &dyn Store) {
+    let base = stretch_second("GPU-1");
+    let early = sealed("GPU-1", base..base + 10, 1);
+    let late = sealed("GPU-1", base + 5..base + 15, 2);
+    store.commit(seal(vec![early.clone()])).await.unwrap();
+    store
+        .commit(seal(vec![early.clone(), late.clone(), late]))
+        .await
+        .unwrap();
+    let found = store.chunks(&early.gpu, at(base), at(base)).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].n_samples, found[0].from, found[0].to),
+        (15, at(base), at(base + 14))
+    );
+    let values = chunk::decode_metric(&found[0].blob, POWER).unwrap();
+    let expected: Vec<_> = (0..15)
+        .map(|i| (at(base + i), if i < 10 { 1 } else { 2 }))
+        .collect();
+    assert_eq!(values, expected);
+}
+
+pub(crate) async fn chunks_are_found_by_gpu_and_overlap_oldest_first(store: &dyn Store) {
+    let base = stretch_second("GPU-1");
+    let mut hourly = sealed("GPU-1", [base + 1440], 4);
+    let length = Duration::from_hours(1);
+    hourly.stretch = stretch::start(&hourly.gpu, length, hourly.from);
+    hourly.length_ms = length.as_millis() as u32;
+    let chunks = vec![
+        sealed("GPU-1", base + 720..base + 730, 2),
+        sealed("GPU-1", base..base + 700, 1),
+        hourly,
+        sealed("GPU-2", [base], 3),
+    ];
+    store.commit(seal(chunks)).await.unwrap();
+    let starts = async |from: i64, to: i64| -> Vec<i64> {
+        let found = store
+            .chunks(&"GPU-1".into(), at(from), at(to))
+            .await
+            .unwrap();
+        found
+            .iter()
+            .map(|c| (c.from.0 - BASE.0) / 1000 - base)
+            .collect()
+    };
+    assert_eq!(starts(base, base + 2000).await, [0, 720, 1440]);
+    assert_eq!(starts(base + 699, base + 719).await, [0]);
+    assert_eq!(starts(base + 700, base + 719).await, [] as [i64; 0]);
+    assert_eq!(starts(base + 729, base + 1439).await, [720]);
+    let everything = store
+        .chunks(&"GPU-1".into(), Timestamp(i64::MIN), Timestamp(i64::MAX))
+        .await;
+    assert_eq!(everything.unwrap().len(), 3);
+    assert_eq!(
+        store.chunks(&"GPU-9".into(), BASE, at(9999)).await.unwrap(),
+        []
+    );
+}
+
+pub(crate) async fn an_older_snapshot_does_not_replace_a_newer_one(store: &dyn Store) {
+    for position in [5, 7, 6] {
+        let snapshot = Snapshot {
+            position: JournalPosition(position),
+            taken_at: BASE,
+            bytes: vec![position as u8],
+        };
+        let flush = Flush {
+            snapshot: Some(snapshot),
+            ..Flush::default()
+        };
+        store.commit(flush).await.unwrap();
+    }
+    let snapshot = store.recover().await.unwrap().snapshot.unwrap();
+    assert_eq!((snapshot.position.0, snapshot.bytes), (7, vec![7]));
+}
+
+pub(crate) async fn a_forgotten_node_is_no_longer_expected(store: &dyn Store) {
+    let flush = Flush {
+        marks: vec![mark(1, "a"), mark(2, "b"), mark(3, "a")],
+        ..Flush::default()
+    };
+    store.commit(flush).await.unwrap();
+    store.forget_node(&"a".into()).await.unwrap();
+    assert_eq!(store.recover().await.unwrap().streams, [mark(2, "b")]);
+}

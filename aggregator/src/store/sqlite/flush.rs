@@ -1,0 +1,285 @@
+//! Group commits: chunks, journal rows, marks, holders, snapshots.
+
+use std::collections::HashMap;
+
+use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::report::HolderChange;
+use entrenar_proto::encode_hello;
+use serde_json::json;
+use sqlx::sqlite::SqliteConnection;
+use tracing::warn;
+
+use super::error::bad_json;
+use super::writer::{begin, finish};
+use crate::chunk;
+use crate::store::{
+    Flush, JournalPosition, SealedChunk, Snapshot, StoreResult, StreamMark, journal,
+};
+
+/// Journal rows deleted at once: their blobs are large, and each page of them is touched.
+const FORGET_ROWS: i64 = 32;
+
+/// Numbers of GPUs, as the table has them. As many as there are GPUs.
+pub(super) type GpuNumbers = HashMap<GpuUuid, i64>;
+
+/// The newest journal row ever, even if it is forgotten by now.
+pub(super) async fn newest_position(db: &mut SqliteConnection) -> StoreResult<JournalPosition> {
+    let newest: Option<i64> =
+        sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")
+            .fetch_optional(db)
+            .await?;
+    Ok(JournalPosition(newest.unwrap_or(0)))
+}
+
+/// Keeps chunks in one transaction; a stretch that is there already is merged with what is new.
+pub(super) async fn keep_chunks(
+    db: &mut SqliteConnection,
+    numbers: &mut GpuNumbers,
+    sealed: Vec<SealedChunk>,
+) -> StoreResult<()> {
+    begin(db).await?;
+    let done = keep_each(db, numbers, sealed).await;
+    finish(db, done).await
+}
+
+async fn keep_each(
+    tx: &mut SqliteConnection,
+    numbers: &mut GpuNumbers,
+    sealed: Vec<SealedChunk>,
+) -> StoreResult<()> {
+    for chunk in sealed {
+        keep_chunk(tx, numbers, chunk).await?;
+    }
+    Ok(())
+}
+
+async fn keep_chunk(
+    tx: &mut SqliteConnection,
+    numbers: &mut GpuNumbers,
+    new: SealedChunk,
+) -> StoreResult<()> {
+    let gpu = number(tx, numbers, &new.gpu).await?;
+    let found: Option<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT id, blob FROM chunk WHERE stretch_ms = $1 AND gpu_id = $2")
+            .bind(new.stretch.0)
+            .bind(gpu)
+            .fetch_optional(&mut *tx)
+            .await?;
+    sqlx::query(
+        "INSERT INTO gpu_stretch (gpu_id, length_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+    )
+    .bind(gpu)
+    .bind(new.length_ms)
+    .execute(&mut *tx)
+    .await?;
+    let Some((id, old)) = found else {
+        return insert_chunk(tx, gpu, new).await;
+    };
+    let merged = match chunk::merge(&old, &new.blob) {
+        Ok(merged) => merged,
+        Err(error) => {
+            // One damaged stretch must not keep the fleet from being committed. What is readable stays or comes in.
+            warn!(gpu = %new.gpu, stretch = %new.stretch, %error, "could not merge a chunk");
+            if chunk::extent(&old).is_ok() {
+                old.clone()
+            } else {
+                new.blob
+            }
+        }
+    };
+    if merged == old {
+        return Ok(());
+    }
+    let (n_samples, from, to) = chunk::extent(&merged)?;
+    sqlx::query(
+        "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4 WHERE id = $5",
+    )
+    .bind(from.0)
+    .bind(to.0)
+    .bind(n_samples as i64)
+    .bind(merged)
+    .bind(id)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn insert_chunk(tx: &mut SqliteConnection, gpu: i64, new: SealedChunk) -> StoreResult<()> {
+    sqlx::query(
+        "INSERT INTO chunk (stretch_ms, gpu_id, length_ms, from_ms, to_ms, n_samples, blob)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(new.stretch.0)
+    .bind(gpu)
+    .bind(new.length_ms)
+    .bind(new.from.0)
+    .bind(new.to.0)
+    .bind(new.n_samples)
+    .bind(new.blob)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Everything of a flush but its chunks and what it forgets, in one transaction. Answers the position of its journal.
+pub(super) async fn keep(
+    db: &mut SqliteConnection,
+    numbers: &mut GpuNumbers,
+    flush: Flush,
+) -> StoreResult<Option<JournalPosition>> {
+    begin(db).await?;
+    let done = keep_rows(db, numbers, flush).await;
+    finish(db, done).await
+}
+
+async fn keep_rows(
+    tx: &mut SqliteConnection,
+    numbers: &mut GpuNumbers,
+    flush: Flush,
+) -> StoreResult<Option<JournalPosition>> {
+    let mut position = None;
+    if !flush.journal.is_empty() {
+        let row = journal::encode(&flush.journal)?;
+        let inserted = sqlx::query("INSERT INTO journal (entries) VALUES ($1)")
+            .bind(row)
+            .execute(&mut *tx)
+            .await?;
+        position = Some(JournalPosition(inserted.last_insert_rowid()));
+    }
+    keep_marks(tx, &flush.marks).await?;
+    for change in &flush.holders {
+        keep_holder(tx, numbers, change).await?;
+    }
+    if let Some(snapshot) = flush.snapshot {
+        keep_snapshot(tx, snapshot).await?;
+    }
+    Ok(position)
+}
+
+/// One statement for all, because there is a mark for every agent that spoke.
+async fn keep_marks(tx: &mut SqliteConnection, marks: &[StreamMark]) -> StoreResult<()> {
+    if marks.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = marks
+        .iter()
+        .map(|mark| {
+            json!([
+                hex::encode(mark.hello.stream.0),
+                mark.hello.node.as_str(),
+                hex::encode(encode_hello(&mark.hello)),
+                serde_json::to_string(&mark.durable).unwrap_or_default(),
+                mark.last_received_at.0,
+                mark.gone,
+            ])
+        })
+        .collect();
+    let rows = serde_json::Value::from(rows).to_string();
+    sqlx::query(
+        "INSERT INTO agent_stream (stream, node, hello)
+         SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2) FROM json_each($1) WHERE true
+         ON CONFLICT (stream) DO UPDATE SET node = excluded.node, hello = excluded.hello
+         WHERE hello <> excluded.hello",
+    )
+    .bind(&rows)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO stream_mark (stream, durable, last_received_at_ms, gone)
+         SELECT unhex(value ->> 0), value ->> 3, value ->> 4, value ->> 5 FROM json_each($1) WHERE true
+         ON CONFLICT (stream) DO UPDATE SET durable = excluded.durable,
+             last_received_at_ms = excluded.last_received_at_ms, gone = excluded.gone",
+    )
+    .bind(&rows)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn keep_holder(
+    tx: &mut SqliteConnection,
+    numbers: &mut GpuNumbers,
+    change: &HolderChange,
+) -> StoreResult<()> {
+    let doc = change
+        .holder
+        .as_ref()
+        .map(serde_json::to_string)
+        .transpose();
+    let gpu = number(tx, numbers, &change.gpu).await?;
+    sqlx::query(
+        "INSERT INTO holder_change (gpu_id, at_ms, job, doc) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (gpu_id, at_ms) DO UPDATE SET job = excluded.job, doc = excluded.doc",
+    )
+    .bind(gpu)
+    .bind(change.at.0)
+    .bind(change.holder.as_ref().map(|holder| &holder.job))
+    .bind(doc.map_err(|error| bad_json(&error))?)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn keep_snapshot(tx: &mut SqliteConnection, snapshot: Snapshot) -> StoreResult<()> {
+    sqlx::query(
+        "INSERT INTO engine_snapshot (id, position, taken_at_ms, bytes) VALUES (1, $1, $2, $3)
+         ON CONFLICT (id) DO UPDATE SET position = excluded.position, taken_at_ms = excluded.taken_at_ms,
+             bytes = excluded.bytes WHERE position <= excluded.position",
+    )
+    .bind(snapshot.position.0)
+    .bind(snapshot.taken_at.0)
+    .bind(snapshot.bytes)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The number of a GPU, given out at its first appearance.
+async fn number(
+    tx: &mut SqliteConnection,
+    numbers: &mut GpuNumbers,
+    gpu: &GpuUuid,
+) -> StoreResult<i64> {
+    if let Some(number) = numbers.get(gpu) {
+        return Ok(*number);
+    }
+    let known: Option<i64> = sqlx::query_scalar("SELECT id FROM gpu WHERE uuid = $1")
+        .bind(gpu.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let number = match known {
+        Some(number) => number,
+        None => sqlx::query("INSERT INTO gpu (uuid) VALUES ($1)")
+            .bind(gpu.as_str())
+            .execute(tx)
+            .await?
+            .last_insert_rowid(),
+    };
+    numbers.insert(gpu.clone(), number);
+    Ok(number)
+}
+
+/// Deletes some journal rows up to `last`; answers whether there are more.
+pub(super) async fn forget_journal(
+    db: &mut SqliteConnection,
+    last: JournalPosition,
+) -> StoreResult<bool> {
+    let gone = sqlx::query(
+        "DELETE FROM journal WHERE position IN
+             (SELECT position FROM journal WHERE position <= $1 ORDER BY position LIMIT $2)",
+    )
+    .bind(last.0)
+    .bind(FORGET_ROWS)
+    .execute(db)
+    .await?;
+    Ok(gone.rows_affected() == FORGET_ROWS as u64)
+}
+
+pub(super) async fn forget_node(db: &mut SqliteConnection, node: &NodeId) -> StoreResult<()> {
+    // Marks go with their streams.
+    sqlx::query("DELETE FROM agent_stream WHERE node = $1")
+        .bind(node.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
