@@ -40,5 +40,8 @@ fn the_page_of_metrics_is_what_the_catalogue_says() {
         std::fs::write(&path, page()).expect("written");
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == page(), "docs/metrics.md is stale: run with UPDATE_PAGES=1");
+    assert!(
+        kept == page(),
+        "docs/metrics.md is stale: run with UPDATE_PAGES=1"
+    );
 }
