@@ -2,4 +2,6 @@
 
 pub mod evidence;
 pub mod holder;
+pub mod config;
 pub mod probe;
+pub mod status;
