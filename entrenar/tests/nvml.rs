@@ -117,12 +117,6 @@ fn a_gpu_is_described_and_read_in_the_catalogue_s_units() {
 }
 
 #[test]
-fn nvml_keeps_the_contract_of_every_backend() {
-    let host = Host::playing("gpus 8\ngpu 3 process 77 5\ngpu 5 fan none\nevent 1 gpu 2 xid 31");
-    entrenar::backend::contract::check(&host.open());
-}
-
-#[test]
 fn a_fast_tick_makes_at_most_twelve_driver_calls() {
     let host = Host::playing("gpus 1");
     let backend = host.open();
