@@ -29,7 +29,7 @@ export async function startMock({ port = 0, nodes = 8, gpus = 8, token = null, s
   let eventId = 0;
 
   const send = (client, name, data) => client.res.write(`event: ${name}\nid: ${++eventId}\ndata: ${JSON.stringify(data)}\n\n`);
-  const tell = (name, data) => [...clients].filter((c) => c.events.has(name)).forEach((c) => send(c, name, data));
+  const tell = (name, data) => [...clients].filter((c) => name === 'lagged' || c.events.has(name)).forEach((c) => send(c, name, data));
   const relight = () => {
     const lights = fleet.relight(incidents.items, forced);
     if (lights.length) tell('light', { lights });

@@ -1,4 +1,5 @@
 // The board's keys. Each lamp grid and list looks after its own arrows; here are the ones that work everywhere.
+import { flushSync } from 'svelte';
 import { incidents } from './board.svelte';
 import { canClose, fold, isAcknowledged, isOpen } from './incidents';
 import { router } from './route.svelte';
@@ -35,11 +36,15 @@ export function rememberFocus(element: HTMLElement): void {
   cameFrom = element;
 }
 
+/** Shows the board, and gives the focus to what `find` finds on it. */
+function toBoard(find: () => HTMLElement | null): void {
+  // At once, so that a key that follows meets the focus where it belongs.
+  flushSync(() => router.go('/'));
+  find()?.focus();
+}
+
 function back(): void {
-  if (router.current.view === 'board') return;
-  router.go('/');
-  // After the board is shown again.
-  requestAnimationFrame(() => cameFrom?.isConnected && cameFrom.focus());
+  if (router.current.view !== 'board') toBoard(() => cameFrom);
 }
 
 const KEYS: Record<string, () => void> = {
@@ -49,7 +54,7 @@ const KEYS: Record<string, () => void> = {
   c: () => ask('close'),
   t: () => ui.toggleTheme(),
   i: () => document.querySelector<HTMLElement>('.rail [data-incident]')?.focus(),
-  g: () => (back(), requestAnimationFrame(() => document.querySelector<HTMLElement>('[role="grid"] [tabindex="0"]')?.focus())),
+  g: () => toBoard(() => document.querySelector('[role="grid"] [tabindex="0"]')),
   Escape: back,
 };
 

@@ -15,6 +15,9 @@ const MAX_HELD_EVENTS = 5_000;
 /** A break shorter than this is not announced: the lists are fetched again all the same. */
 const GRACE_MS = 1_200;
 
+/** Between two fetches of everything, so that a server that names what it does not list is not asked without end. */
+const REFETCH_PAUSE_MS = 2_000;
+
 type Held = { [K in keyof StreamEvents]: [K, StreamEvents[K]] }[keyof StreamEvents];
 
 class Live {
@@ -32,6 +35,8 @@ class Live {
   private watched: string | null = null;
   private sampleListeners = new Set<(sample: StreamEvents['sample']) => void>();
   private held: Held[] | null = null;
+  private fetching = false;
+  private stale = false;
   private grace: ReturnType<typeof setTimeout> | undefined;
   private poller: ReturnType<typeof setTimeout> | undefined;
 
@@ -103,12 +108,18 @@ class Live {
     if (event[0] === 'incident') incidents.upsert(event[1]);
   }
 
-  private fetching: Promise<void> | null = null;
-
   /** Fetches every list again; events that come meanwhile are applied after it, since they are newer. */
-  refetch(): Promise<void> {
-    this.fetching ??= this.load().finally(() => (this.fetching = null));
-    return this.fetching;
+  async refetch(): Promise<void> {
+    this.stale = true;
+    if (this.fetching) return;
+    this.fetching = true;
+    // Asked again while it ran: what it brings may be older than the question.
+    while (this.stale) {
+      this.stale = false;
+      await this.load();
+      if (this.stale) await new Promise((resolve) => setTimeout(resolve, REFETCH_PAUSE_MS));
+    }
+    this.fetching = false;
   }
 
   private async load(): Promise<void> {
