@@ -158,4 +158,4 @@ CREATE INDEX notice_created_at ON notice (created_at_ms, delivery_id);
 CREATE INDEX notice_incident ON notice (incident_id);
 
 -- Few are pending at a time; a start and every look at the outbox want just those.
-CREATE INDEX notice_pending ON notice (created_at_ms) WHERE state = 'pending';
+CREATE INDEX notice_pending ON notice (created_at_ms, delivery_id) WHERE state = 'pending';

@@ -109,7 +109,7 @@ fn holder(gpu: &str, secs: i64, job: Option<&str>) -> HolderChange {
 }
 
 /// A chunk with a sample at each of these seconds, whose power is `value`.
-fn sealed(gpu: &str, secs: impl IntoIterator<Item = i64>, value: i64) -> SealedChunk {
+pub(crate) fn sealed(gpu: &str, secs: impl IntoIterator<Item = i64>, value: i64) -> SealedChunk {
     let gpu = GpuUuid::from(gpu);
     let samples: Vec<_> = secs
         .into_iter()
@@ -126,7 +126,7 @@ fn sealed(gpu: &str, secs: impl IntoIterator<Item = i64>, value: i64) -> SealedC
     }
 }
 
-fn seal(sealed: Vec<SealedChunk>) -> Flush {
+pub(crate) fn seal(sealed: Vec<SealedChunk>) -> Flush {
     Flush {
         sealed,
         ..Flush::default()

@@ -18,6 +18,8 @@ mod writer;
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::unit::Timestamp;
@@ -50,6 +52,7 @@ pub struct SqliteStore {
     urgent: mpsc::Sender<Urgent>,
     patient: mpsc::Sender<Patient>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    n_chunks_lost: Arc<AtomicU64>,
 }
 
 impl SqliteStore {
@@ -59,12 +62,16 @@ impl SqliteStore {
         let opened = open::open(path).await?;
         let (urgent, urgent_jobs) = mpsc::channel(URGENT_QUEUE);
         let (patient, patient_jobs) = mpsc::channel(PATIENT_QUEUE);
-        let writer = Writer::new(opened.writer, opened.lock, urgent_jobs, patient_jobs).await?;
+        let n_chunks_lost = Arc::<AtomicU64>::default();
+        let lost = Arc::clone(&n_chunks_lost);
+        let writer =
+            Writer::new(opened.writer, opened.lock, urgent_jobs, patient_jobs, lost).await?;
         Ok(Self {
             readers: opened.readers,
             urgent,
             patient,
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            n_chunks_lost,
         })
     }
 
@@ -77,6 +84,11 @@ impl SqliteStore {
         if let Some(writer) = self.writer.lock().await.take() {
             let _ = writer.await;
         }
+    }
+
+    /// Sealed chunks that were given up since the start, because they or what was stored of their stretch is damaged.
+    pub fn n_chunks_lost(&self) -> u64 {
+        self.n_chunks_lost.load(Ordering::Relaxed)
     }
 
     async fn urgently<T>(

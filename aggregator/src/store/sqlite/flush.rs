@@ -1,6 +1,8 @@
 //! Group commits: chunks, journal rows, marks, holders, snapshots.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::HolderChange;
@@ -19,8 +21,14 @@ use crate::store::{
 /// Journal rows deleted at once: their blobs are large, and each page of them is touched.
 const FORGET_ROWS: i64 = 32;
 
-/// Numbers of GPUs, as the table has them. As many as there are GPUs.
-pub(super) type GpuNumbers = HashMap<GpuUuid, i64>;
+/// What the writer remembers from commit to commit.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Numbers of GPUs, as the table has them. As many as there are GPUs.
+    pub(super) numbers: HashMap<GpuUuid, i64>,
+    /// Chunks given up because they could not be merged.
+    pub(super) n_chunks_lost: Arc<AtomicU64>,
+}
 
 /// The newest journal row ever, even if it is forgotten by now.
 pub(super) async fn newest_position(db: &mut SqliteConnection) -> StoreResult<JournalPosition> {
@@ -34,31 +42,31 @@ pub(super) async fn newest_position(db: &mut SqliteConnection) -> StoreResult<Jo
 /// Keeps chunks in one transaction; a stretch that is there already is merged with what is new.
 pub(super) async fn keep_chunks(
     db: &mut SqliteConnection,
-    numbers: &mut GpuNumbers,
+    memory: &mut Memory,
     sealed: Vec<SealedChunk>,
 ) -> StoreResult<()> {
     begin(db).await?;
-    let done = keep_each(db, numbers, sealed).await;
+    let done = keep_each(db, memory, sealed).await;
     finish(db, done).await
 }
 
 async fn keep_each(
     tx: &mut SqliteConnection,
-    numbers: &mut GpuNumbers,
+    memory: &mut Memory,
     sealed: Vec<SealedChunk>,
 ) -> StoreResult<()> {
     for chunk in sealed {
-        keep_chunk(tx, numbers, chunk).await?;
+        keep_chunk(tx, memory, chunk).await?;
     }
     Ok(())
 }
 
 async fn keep_chunk(
     tx: &mut SqliteConnection,
-    numbers: &mut GpuNumbers,
+    memory: &mut Memory,
     new: SealedChunk,
 ) -> StoreResult<()> {
-    let gpu = number(tx, numbers, &new.gpu).await?;
+    let gpu = number(tx, memory, &new.gpu).await?;
     let found: Option<(i64, Vec<u8>)> =
         sqlx::query_as("SELECT id, blob FROM chunk WHERE stretch_ms = $1 AND gpu_id = $2")
             .bind(new.stretch.0)
@@ -80,6 +88,7 @@ async fn keep_chunk(
         Err(error) => {
             // One damaged stretch must not keep the fleet from being committed. What is readable stays or comes in.
             warn!(gpu = %new.gpu, stretch = %new.stretch, %error, "could not merge a chunk");
+            memory.n_chunks_lost.fetch_add(1, Ordering::Relaxed);
             if chunk::extent(&old).is_ok() {
                 old.clone()
             } else {
@@ -124,17 +133,17 @@ async fn insert_chunk(tx: &mut SqliteConnection, gpu: i64, new: SealedChunk) -> 
 /// Everything of a flush but its chunks and what it forgets, in one transaction. Answers the position of its journal.
 pub(super) async fn keep(
     db: &mut SqliteConnection,
-    numbers: &mut GpuNumbers,
+    memory: &mut Memory,
     flush: Flush,
 ) -> StoreResult<Option<JournalPosition>> {
     begin(db).await?;
-    let done = keep_rows(db, numbers, flush).await;
+    let done = keep_rows(db, memory, flush).await;
     finish(db, done).await
 }
 
 async fn keep_rows(
     tx: &mut SqliteConnection,
-    numbers: &mut GpuNumbers,
+    memory: &mut Memory,
     flush: Flush,
 ) -> StoreResult<Option<JournalPosition>> {
     let mut position = None;
@@ -148,7 +157,7 @@ async fn keep_rows(
     }
     keep_marks(tx, &flush.marks).await?;
     for change in &flush.holders {
-        keep_holder(tx, numbers, change).await?;
+        keep_holder(tx, memory, change).await?;
     }
     if let Some(snapshot) = flush.snapshot {
         keep_snapshot(tx, snapshot).await?;
@@ -198,7 +207,7 @@ async fn keep_marks(tx: &mut SqliteConnection, marks: &[StreamMark]) -> StoreRes
 
 async fn keep_holder(
     tx: &mut SqliteConnection,
-    numbers: &mut GpuNumbers,
+    memory: &mut Memory,
     change: &HolderChange,
 ) -> StoreResult<()> {
     let doc = change
@@ -206,7 +215,7 @@ async fn keep_holder(
         .as_ref()
         .map(serde_json::to_string)
         .transpose();
-    let gpu = number(tx, numbers, &change.gpu).await?;
+    let gpu = number(tx, memory, &change.gpu).await?;
     sqlx::query(
         "INSERT INTO holder_change (gpu_id, at_ms, job, doc) VALUES ($1, $2, $3, $4)
          ON CONFLICT (gpu_id, at_ms) DO UPDATE SET job = excluded.job, doc = excluded.doc",
@@ -235,12 +244,8 @@ async fn keep_snapshot(tx: &mut SqliteConnection, snapshot: Snapshot) -> StoreRe
 }
 
 /// The number of a GPU, given out at its first appearance.
-async fn number(
-    tx: &mut SqliteConnection,
-    numbers: &mut GpuNumbers,
-    gpu: &GpuUuid,
-) -> StoreResult<i64> {
-    if let Some(number) = numbers.get(gpu) {
+async fn number(tx: &mut SqliteConnection, memory: &mut Memory, gpu: &GpuUuid) -> StoreResult<i64> {
+    if let Some(number) = memory.numbers.get(gpu) {
         return Ok(*number);
     }
     let known: Option<i64> = sqlx::query_scalar("SELECT id FROM gpu WHERE uuid = $1")
@@ -255,7 +260,7 @@ async fn number(
             .await?
             .last_insert_rowid(),
     };
-    numbers.insert(gpu.clone(), number);
+    memory.numbers.insert(gpu.clone(), number);
     Ok(number)
 }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::JournalEntry;
-use crate::store::contract::contract;
+use crate::store::contract::{contract, seal, sealed};
 
 contract!(fresh());
 
@@ -318,4 +318,25 @@ async fn space_is_given_back_when_much_was_forgotten() {
     store.close().await;
     let length = std::fs::metadata(path(&dir)).unwrap().len();
     assert!(length < 2 << 20, "{length}");
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_does_not_keep_others_from_being_committed() {
+    let (store, _dir) = fresh().await;
+    let [first, again] = [sealed("GPU-1", [5], 1), sealed("GPU-1", [6], 2)];
+    store.commit(seal(vec![first])).await.unwrap();
+    store
+        .execute("UPDATE chunk SET blob = x'01ff'")
+        .await
+        .unwrap();
+    store
+        .commit(seal(vec![again.clone(), sealed("GPU-2", [7], 3)]))
+        .await
+        .unwrap();
+    let found = store
+        .chunks(&again.gpu, again.from, again.to)
+        .await
+        .unwrap();
+    assert_eq!(found, [again]);
+    assert_eq!(store.n_chunks_lost(), 1);
 }

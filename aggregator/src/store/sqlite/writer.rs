@@ -1,6 +1,8 @@
 //! The one task that writes. Decisions go before any waiting commit, and between the slices of a long one.
 
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use entrenar::gpu::NodeId;
 use sqlx::Connection as _;
@@ -9,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::decide;
-use super::flush::{self, GpuNumbers};
+use super::flush::{self, Memory};
 use super::retain::{self, Old};
 use crate::incident::Decision;
 use crate::store::{Attempt, Durable, Flush, JournalPosition, SealedChunk, StoreResult};
@@ -44,7 +46,7 @@ pub(super) struct Writer {
     _lock: File,
     urgent: mpsc::Receiver<Urgent>,
     patient: mpsc::Receiver<Patient>,
-    numbers: GpuNumbers,
+    memory: Memory,
     newest: JournalPosition,
     /// Journal rows up to this one are to be deleted when there is time.
     forget: Option<JournalPosition>,
@@ -56,6 +58,7 @@ impl Writer {
         lock: File,
         urgent: mpsc::Receiver<Urgent>,
         patient: mpsc::Receiver<Patient>,
+        n_chunks_lost: Arc<AtomicU64>,
     ) -> StoreResult<Self> {
         let newest = flush::newest_position(&mut connection).await?;
         Ok(Self {
@@ -63,7 +66,10 @@ impl Writer {
             _lock: lock,
             urgent,
             patient,
-            numbers: GpuNumbers::default(),
+            memory: Memory {
+                n_chunks_lost,
+                ..Memory::default()
+            },
             newest,
             forget: None,
         })
@@ -114,7 +120,7 @@ impl Writer {
                 let result = self.commit(*flush).await;
                 if result.is_err() {
                     // A number may have been given out in what was rolled back.
-                    self.numbers.clear();
+                    self.memory.numbers.clear();
                 }
                 let _ = answer.send(result);
                 if self.forget.is_some() {
@@ -144,13 +150,13 @@ impl Writer {
         while !sealed.is_empty() {
             let rest = sealed.split_off(slice_length(&sealed));
             self.urgent_first().await;
-            flush::keep_chunks(&mut self.connection, &mut self.numbers, sealed).await?;
+            flush::keep_chunks(&mut self.connection, &mut self.memory, sealed).await?;
             sealed = rest;
         }
         let forget = flush.forget_journal.take();
         if flush != Flush::default() {
             self.urgent_first().await;
-            let position = flush::keep(&mut self.connection, &mut self.numbers, flush).await?;
+            let position = flush::keep(&mut self.connection, &mut self.memory, flush).await?;
             self.newest = position.unwrap_or(self.newest);
         }
         self.forget = self.forget.max(forget);
