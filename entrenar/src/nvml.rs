@@ -8,6 +8,7 @@
 //! [`capabilities`](NvmlBackend::capabilities).
 
 mod events;
+mod identify;
 mod limits;
 mod raw;
 mod read;
@@ -25,6 +26,7 @@ use crate::gpu::{GpuInfo, GpuUuid, Values};
 use crate::report::GpuEvent;
 
 use self::events::EventSource;
+use self::identify::{Known, RollCall};
 use self::limits::Limits;
 pub use self::limits::{Capability, Limit};
 
@@ -39,6 +41,7 @@ pub struct NvmlBackend {
     /// Never dropped, never closed.
     nvml: &'static Nvml,
     driver_version: Option<String>,
+    roll_call: RollCall,
     devices: RwLock<Devices>,
     events: Mutex<EventSource>,
 }
@@ -91,6 +94,7 @@ impl NvmlBackend {
         Self {
             nvml,
             driver_version: nvml.sys_driver_version().ok(),
+            roll_call: RollCall::new(nvml),
             devices: RwLock::default(),
             events: Mutex::new(EventSource::new(nvml)),
         }
@@ -142,6 +146,10 @@ impl NvmlBackend {
             limits: Limits::default(),
         });
         devices.generation += 1;
+        // Whoever sat here before has moved or is gone, and is asked for by its UUID.
+        devices
+            .by_uuid
+            .retain(|_, other| other.info.index != info.index);
         devices.by_uuid.insert(info.uuid, Arc::clone(&entry));
         entry
     }
@@ -160,23 +168,15 @@ impl NvmlBackend {
         })
     }
 
-    /// The GPU at an index. `None` if it will not say who it is and never did.
-    fn identify(&self, index: u32) -> Option<GpuInfo> {
-        match self
-            .nvml
-            .device_by_index(index)
-            .and_then(|device| Ok((describe(index, &device)?, device)))
-        {
-            Ok((info, device)) => Some(self.keep(device, info).info.clone()),
-            Err(_) => self.known_at(index),
-        }
-    }
-
-    /// Who sat at an index before it fell silent: a lost GPU stays in the inventory, so that it is missed by name.
-    fn known_at(&self, index: u32) -> Option<GpuInfo> {
+    /// Who sits at an index, or sat there before it fell silent: a lost GPU stays in the inventory, so that it is
+    /// missed by name.
+    fn known_at(&self, index: u32) -> Option<Known> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
-        let mut known = devices.by_uuid.values().map(|entry| &entry.info);
-        known.find(|info| info.index == index).cloned()
+        let entry = devices
+            .by_uuid
+            .values()
+            .find(|entry| entry.info.index == index)?;
+        Some((entry.info.clone(), raw::copy_device(&entry.device)))
     }
 }
 
@@ -191,9 +191,26 @@ impl GpuBackend for NvmlBackend {
 
     fn inventory(&self) -> Result<Vec<GpuInfo>, GpuError> {
         let count = self.count()?;
-        Ok((0..count)
-            .filter_map(|index| self.identify(index))
-            .collect())
+        let mut heard = self.roll_call.call(count, &|index| self.known_at(index));
+        let found: Vec<Option<Known>> = (0..count).map(|i| heard.remove(&i)?.ok()).collect();
+        let here: Vec<GpuUuid> = found
+            .iter()
+            .flatten()
+            .map(|(info, _)| info.uuid.clone())
+            .collect();
+        let mut gpus = Vec::with_capacity(found.len());
+        for (index, known) in found.into_iter().enumerate() {
+            match known {
+                Some((info, device)) => gpus.push(self.keep(device, info).info.clone()),
+                // It does not say who it is now: who was there before, unless that one sits elsewhere.
+                None => gpus.extend(
+                    self.known_at(index as u32)
+                        .map(|(info, _)| info)
+                        .filter(|info| !here.contains(&info.uuid)),
+                ),
+            }
+        }
+        Ok(gpus)
     }
 
     fn read(&self, gpu: &GpuInfo, depth: Depth) -> Result<Values, GpuError> {
@@ -207,27 +224,18 @@ impl GpuBackend for NvmlBackend {
     }
 
     fn events(&self, timeout: Duration) -> Result<Vec<GpuEvent>, GpuError> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
         let generation = devices.generation;
-        let now: Vec<Arc<Entry>> = devices.by_uuid.values().cloned().collect();
+        let fresh: Option<Vec<Arc<Entry>>> =
+            (!events.watches(generation)).then(|| devices.by_uuid.values().cloned().collect());
+        // Registering asks the driver, which may block: nobody else is to wait for that.
         drop(devices);
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.watch(generation, now);
+        if let Some(gpus) = fresh {
+            events.watch(generation, gpus);
+        }
         events.wait(timeout)
     }
-}
-
-/// What a GPU is. Only its identity is required.
-fn describe(index: u32, device: &Device<'static>) -> Result<GpuInfo, NvmlError> {
-    Ok(GpuInfo {
-        uuid: device.uuid()?.into(),
-        index,
-        name: device.name().unwrap_or_default(),
-        pci_bus_id: device.pci_info().ok().map(|pci| pci.bus_id),
-        serial: device.serial().ok(),
-        memory_total_bytes: raw::memory(device).ok().map(|memory| memory.total_bytes),
-        parent: None,
-    })
 }
 
 /// An answer that concerns the whole GPU, or all of them.

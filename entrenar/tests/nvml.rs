@@ -348,6 +348,29 @@ fn a_call_that_never_returns_blocks_its_own_gpu_only() {
 }
 
 #[test]
+fn a_gpu_that_hangs_from_the_start_does_not_hide_the_others() {
+    let host = Host::playing("gpus 3\ngpu 1 call * hang");
+    let backend = host.open();
+    let indices = || -> Vec<u32> { gpus(&backend).iter().map(|gpu| gpu.index).collect() };
+    assert_eq!(indices(), [0, 2]);
+    host.nvml.play(&format!(
+        "gpus 3\ngpu 1 call * hang\ntrace {}",
+        host.nvml.trace_file().display()
+    ));
+    assert_eq!(indices(), [0, 2]);
+    // Its thread is away, so no other is lost to it, and who is known says little.
+    let asked = host.nvml.calls().unwrap();
+    let of = |gpu: &str| asked.iter().filter(|call| call.ends_with(gpu)).count();
+    assert_eq!((of(" 1"), of(" 0")), (0, 2), "{asked:?}");
+
+    host.nvml.play("gpus 3");
+    while indices().len() < 3 {
+        std::thread::yield_now();
+    }
+    assert_eq!(indices(), [0, 1, 2]);
+}
+
+#[test]
 fn without_a_library_the_names_that_were_tried_are_told() {
     let missing = Path::new("/nonexistent/libnvidia-ml.so.1");
     let Err(GpuError::BackendUnavailable { tried, .. }) = NvmlBackend::open(Some(missing)) else {

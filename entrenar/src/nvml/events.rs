@@ -32,11 +32,13 @@ impl EventSource {
         }
     }
 
-    /// Watches these GPUs from now on, if they changed since the last call. A GPU without XID events is left out.
+    /// Whether this generation of GPUs is being watched.
+    pub(super) fn watches(&self, generation: u64) -> bool {
+        self.generation == Some(generation)
+    }
+
+    /// Watches these GPUs from now on, in place of the ones before. A GPU without XID events is left out.
     pub(super) fn watch(&mut self, generation: u64, gpus: Vec<Arc<Entry>>) {
-        if self.generation == Some(generation) {
-            return;
-        }
         if let Some(old) = self.set.take() {
             old.free();
         }

@@ -151,6 +151,12 @@ pub(super) fn same_device(a: &Device<'static>, b: &Device<'static>) -> bool {
     unsafe { ptr::eq(a.handle(), b.handle()) }
 }
 
+/// Another wrapper of the same handle.
+pub(super) fn copy_device(device: &Device<'static>) -> Device<'static> {
+    // SAFETY: the handle came from this library; wrappers own nothing.
+    unsafe { Device::new(device.handle(), device.nvml()) }
+}
+
 /// Initialises the library once more, after the driver was loaded anew.
 pub(super) fn init_again(nvml: &'static Nvml) -> Result<(), NvmlError> {
     let call = nvml_sym(nvml.lib().nvmlInit_v2.as_ref())?;
