@@ -261,3 +261,6 @@ impl Secrets {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Parcels for tests, and validators as strict as the receivers are.
 
+pub(crate) mod server;
+
 use entrenar::unit::Timestamp;
 use serde_json::Value;
 

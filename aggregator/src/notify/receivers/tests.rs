@@ -148,3 +148,25 @@ fn a_secret_is_never_written_into_the_file_nor_printed() {
     let given = Address::Given(Url::parse(SLACK_URL).expect("a URL"));
     assert_eq!(format!("{given:?}"), "https://hooks.slack.com/…");
 }
+
+#[test]
+fn the_example_in_deploy_is_a_good_file() {
+    let text = include_str!("../../../../deploy/receivers.example.yaml");
+    let folder = tempfile::tempdir().expect("a folder");
+    let secrets = folder.path().join("secrets");
+    fs::create_dir(&secrets).expect("a folder");
+    for (name, secret) in [
+        ("heartbeat-url", "https://hc.example/x"),
+        ("pagerduty-routing-key", "0123456789abcdef0123456789abcdef"),
+        ("slack-url", SLACK_URL),
+        ("slack-url-datacentre", SLACK_URL),
+        ("bridge-2026-11", "old"),
+        ("bridge-2026-12", "new"),
+    ] {
+        fs::write(secrets.join(name), secret).expect("a file");
+    }
+    let path = folder.path().join("receivers.yaml");
+    let parsed = Receivers::parse(&path, text).expect("a good example");
+    assert_eq!(parsed.receivers.len(), 4);
+    assert!(parsed.heartbeat.is_some());
+}
