@@ -25,7 +25,7 @@ export async function startMock({ port = 0, nodes = 8, gpus = 8, token = null, s
   const incidents = new Incidents(fleet, story);
   const clients = new Set();
   const forced = new Map();
-  const state = { refusing: false, n_requests: 0 };
+  let refusing = false;
   let eventId = 0;
 
   const send = (client, name, data) => client.res.write(`event: ${name}\nid: ${++eventId}\ndata: ${JSON.stringify(data)}\n\n`);
@@ -109,9 +109,8 @@ export async function startMock({ port = 0, nodes = 8, gpus = 8, token = null, s
 
   const server = createServer(async (req, res) => {
     const url = new URL(req.url, 'http://mock');
-    state.n_requests += 1;
     if (!url.pathname.startsWith('/api/')) return file(res, url.pathname);
-    if (state.refusing) return req.destroy();
+    if (refusing) return req.destroy();
     try {
       if (token !== null && req.headers.authorization !== `Bearer ${token}`) throw new Problem(401, 'Unauthorized', 'Give a bearer token: ask the operator of this cluster.');
       if (url.pathname === '/api/v1/stream') return stream(req, res, url.searchParams);
@@ -126,10 +125,10 @@ export async function startMock({ port = 0, nodes = 8, gpus = 8, token = null, s
 
   const drop = () => [...clients].forEach((c) => c.res.destroy());
   return {
-    url: `http://127.0.0.1:${server.address().port}`, fleet, incidents, state, tell, drop,
+    url: `http://127.0.0.1:${server.address().port}`, fleet, incidents, clients, tell, drop,
     /** Refuses the API (the files are still served), or takes it up again. */
     refuse(on) {
-      state.refusing = on;
+      refusing = on;
       if (on) drop();
     },
     /** Puts a light on a GPU against what its incidents say; `quietly` tells no client. */

@@ -194,6 +194,26 @@ describe('the mock', { skip: given ? 'needs the mock' : false }, () => {
     await page.waitForSelector('[data-cell="n04/2"] .lamp[data-light=red]', { timeout: 900 });
   });
 
+  test('a tab that nobody looks at gives its connections back, and catches up when it is looked at again', async () => {
+    const { page } = await board({ path: '/nodes/n01' });
+    await live(page);
+    await eventually(() => mock.clients.size, (n) => n === 2);
+    await page.clock.install();
+    const look = (visible) => page.evaluate((state) => {
+      Object.defineProperty(document, 'visibilityState', { value: state, configurable: true });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, visible ? 'visible' : 'hidden');
+    await look(false);
+    await eventually(() => mock.clients.size, (n) => n === 1);
+    await page.clock.fastForward(121_000);
+    await eventually(() => mock.clients.size, (n) => n === 0);
+    mock.force(mock.fleet.gpu('n02', 2), 'red');
+    await look(true);
+    await live(page);
+    await eventually(() => lamps(page), (shown) => shown['n02/2'] === 'red');
+    nothingWrong();
+  });
+
   test('dark and light follow the system; a choice by hand stays', async () => {
     const { page } = await board({ browserOptions: { colorScheme: 'light' } });
     await live(page);

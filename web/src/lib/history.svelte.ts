@@ -16,6 +16,7 @@ export class History {
   first = $state<number | null>(null);
   private points = new Map<string, Point[]>();
   private step = 1;
+  private loading = false;
   private abort = new AbortController();
 
   constructor(
@@ -23,7 +24,10 @@ export class History {
     private readonly device: number,
   ) {}
 
+  /** Fetches the hour, again after a hole: what was missed here the agent has kept. */
   async load(): Promise<void> {
+    if (this.loading) return;
+    this.loading = true;
     const place = `node=${encodeURIComponent(this.node)}&device=${this.device}&from=-1h`;
     try {
       const answers = await Promise.all(METRICS.map((metric) => get<Series>(`series?metric=${metric}&${place}`, this.abort.signal)));
@@ -39,6 +43,8 @@ export class History {
       this.redraw();
     } catch (error) {
       if (!this.abort.signal.aborted) this.error = messageOf(error);
+    } finally {
+      this.loading = false;
     }
   }
 

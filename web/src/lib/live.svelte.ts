@@ -18,10 +18,19 @@ const GRACE_MS = 1_200;
 /** Between two fetches of everything, so that a server that names what it does not list is not asked without end. */
 const REFETCH_PAUSE_MS = 2_000;
 
+/** A tab that nobody has looked at for this long gives its connection back: a browser has six for a server without HTTP/2. */
+const HIDDEN_MS = 120_000;
+
+/** Who looks at a node: told of each sample, and when samples begin to come, now or again after a hole. */
+export interface Watcher {
+  sample?(sample: StreamEvents['sample']): void;
+  begins?(): void;
+}
+
 type Held = { [K in keyof StreamEvents]: [K, StreamEvents[K]] }[keyof StreamEvents];
 
 class Live {
-  state = $state<'connecting' | 'live' | 'lost'>('connecting');
+  state = $state<'connecting' | 'live' | 'lost' | 'paused'>('connecting');
   cluster = $state('');
   version = $state('');
   /** When something last came from the server, by the server's clock, in milliseconds. */
@@ -33,18 +42,39 @@ class Live {
   private stream: Stream | null = null;
   private samples: Stream | null = null;
   private watched: string | null = null;
-  private sampleListeners = new Set<(sample: StreamEvents['sample']) => void>();
+  private watchers = new Set<Watcher>();
   private held: Held[] | null = null;
   private fetching = false;
   private stale = false;
   private grace: ReturnType<typeof setTimeout> | undefined;
-  private poller: ReturnType<typeof setTimeout> | undefined;
+  private pausing: ReturnType<typeof setTimeout> | undefined;
 
   start(): void {
-    this.stream = new Stream('events=light,incident', { event: this.take, alive: this.alive, lost: this.lost });
+    this.connect();
     addEventListener('online', () => this.retryNow());
-    document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.state === 'lost' && this.retryNow());
+    document.addEventListener('visibilitychange', () => (document.visibilityState === 'visible' ? this.seen() : this.unseen()));
     this.poll();
+  }
+
+  private connect(): void {
+    this.stream ??= new Stream('events=light,incident', { event: this.take, alive: this.alive, lost: this.lost });
+  }
+
+  private seen(): void {
+    clearTimeout(this.pausing);
+    this.listenToSamples();
+    this.connect();
+    if (this.state === 'lost') this.retryNow();
+  }
+
+  private unseen(): void {
+    this.samples?.stop();
+    this.samples = null;
+    this.pausing = setTimeout(() => {
+      this.stream?.stop();
+      this.stream = null;
+      this.state = 'paused';
+    }, HIDDEN_MS);
   }
 
   retryNow(): void {
@@ -53,20 +83,31 @@ class Live {
   }
 
   /** Asks for the samples of one node, for as long as somebody looks at it. Returns how to stop. */
-  watch(node: string, onSample: (sample: StreamEvents['sample']) => void = () => {}): () => void {
-    this.sampleListeners.add(onSample);
+  watch(node: string, watcher: Watcher = {}): () => void {
+    this.watchers.add(watcher);
     if (this.watched !== node) {
       this.samples?.stop();
+      this.samples = null;
       this.watched = node;
-      this.samples = new Stream(`events=sample&node=${encodeURIComponent(node)}`, { event: this.take });
+      this.listenToSamples();
     }
     return () => {
-      this.sampleListeners.delete(onSample);
-      if (this.sampleListeners.size > 0) return;
+      this.watchers.delete(watcher);
+      if (this.watchers.size > 0) return;
       this.samples?.stop();
       this.samples = null;
       this.watched = null;
     };
+  }
+
+  private listenToSamples(): void {
+    if (this.watched === null) return;
+    this.samples ??= new Stream(`events=sample&node=${encodeURIComponent(this.watched)}`, {
+      event: (name, data) => {
+        if (name === 'sample') this.sample(data as StreamEvents['sample']);
+        else if (name === 'hello' || name === 'lagged') for (const watcher of this.watchers) watcher.begins?.();
+      },
+    });
   }
 
   private alive = (): void => {
@@ -85,7 +126,6 @@ class Live {
     const event = [name, data] as Held;
     if (event[0] === 'hello') return this.hello(event[1]);
     if (event[0] === 'lagged') return void this.refetch();
-    if (event[0] === 'sample') return this.sample(event[1]);
     if (this.held === null) return this.apply(event);
     if (this.held.length < MAX_HELD_EVENTS) this.held.push(event);
     else void this.refetch();
@@ -100,7 +140,7 @@ class Live {
 
   private sample(sample: StreamEvents['sample']): void {
     fleet.applySample(sample);
-    for (const listener of this.sampleListeners) listener(sample);
+    for (const watcher of this.watchers) watcher.sample?.(sample);
   }
 
   private apply(event: Held): void {
@@ -157,7 +197,7 @@ class Live {
   /** Numbers, ages and holders are in no event of the fleet's stream: they are asked for, while somebody looks. */
   private poll(): void {
     const every = fleet.gpuCount <= SMALL_FLEET_GPUS ? SMALL_POLL_MS : LARGE_POLL_MS;
-    this.poller = setTimeout(async () => {
+    setTimeout(async () => {
       if (this.state === 'live' && document.visibilityState === 'visible') await this.refresh().catch(() => {});
       this.poll();
     }, every);
@@ -168,12 +208,6 @@ class Live {
     fleet.applyNodes(nodes);
     fleet.applyGpus(gpus);
     fleet.jobs = jobs;
-  }
-
-  stop(): void {
-    clearTimeout(this.poller);
-    this.stream?.stop();
-    this.samples?.stop();
   }
 }
 
