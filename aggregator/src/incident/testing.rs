@@ -38,7 +38,7 @@ pub(crate) fn transition(
                 name: "temperature_celsius".into(),
                 value: "94 °C".into(),
                 threshold: Some("90 °C".into()),
-                series: Some(vec![Some(70.0), Some(82.0), None, Some(94.0)]),
+                series: Some(vec![Some(70.0), Some(85.0), None, Some(94.0)]),
             }],
             missing: vec!["memory_temperature_celsius".into()],
             ..Finding::default()
