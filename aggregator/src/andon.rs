@@ -2,6 +2,30 @@
 //!
 //! The engine is pure: `observe` and `advance` in, transitions out, no clock and no I/O. Cords are keyed by rule and
 //! scope; a scope keys on the GPU's UUID, never on where it sits.
+//!
+//! How to read the folder: `engine` is the way in, `fleet` is what it remembers of nodes, GPUs and jobs, a file per
+//! detector says what is unwelcome, `register` keeps the raised cords, `cause` says which explains which, `rules` is
+//! the file that people edit.
+
+mod cause;
+mod engine;
+mod finding;
+mod fleet;
+mod gpu;
+mod idle;
+mod lost;
+mod memory;
+mod monitoring;
+mod node;
+mod power;
+mod recent;
+mod register;
+pub mod rules;
+mod sample;
+mod snapshot;
+mod thermal;
+mod unresponsive;
+mod xid;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +35,11 @@ use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use engine::Engine;
+pub use fleet::{JobState, JobView};
+pub use rules::{RuleSet, RulesError};
+pub use snapshot::SnapshotError;
 
 /// A rule's identity. It survives edits of the rule's text and thresholds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -92,6 +92,8 @@ pub struct Trend {
     pub slope_per_second: f32,
     /// Whether every value of the newer half lies above every value of the older half.
     pub halves_rise: bool,
+    /// How many values lie above the one before them.
+    pub rises: u32,
     /// Slots with a value.
     pub seen: u32,
 }
@@ -144,6 +146,10 @@ impl TrendWindow {
                 0.0
             },
             halves_rise: n >= 2 && newer > older,
+            rises: values()
+                .zip(values().skip(1))
+                .filter(|(before, after)| after > before)
+                .count() as u32,
             seen: n as u32,
         })
     }

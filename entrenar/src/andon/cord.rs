@@ -79,6 +79,14 @@ impl Wait {
 }
 
 impl Cord {
+    /// A cord that is raised since an instant: for trouble that is known at once, not by samples.
+    pub fn raised(since: Timestamp) -> Self {
+        Self {
+            state: State::Raised { since },
+            last: None,
+        }
+    }
+
     /// Takes in one sample's verdict. `interval`: the time between samples, by which gaps are known.
     pub fn observe(
         &mut self,

@@ -1,0 +1,147 @@
+//! What explains what: one page for one cause. *(pure)*
+//!
+//! Two ways of belonging together. A **cause** lies below its consequence: a node that is gone explains its GPUs, a GPU
+//! that is gone explains its XIDs and the idleness of its whole job. A **group** is many of one kind that share a node,
+//! rack, switch, feed or job: the first leads, the others follow.
+
+use entrenar::gpu::NodeId;
+use entrenar::unit::Timestamp;
+
+use super::fleet::Fleet;
+use super::register::Up;
+use super::rules::CausesRule;
+use super::{GpuAt, Kind, Scope, Severity};
+
+/// Labels by which nodes share a fate.
+pub(super) const SHARED_LABELS: [&str; 3] = ["rack", "switch", "power_feed"];
+
+/// How deep a kind lies: the deeper (smaller) explains the shallower. `None`: it stands alone.
+fn depth(kind: Kind) -> Option<u8> {
+    match kind {
+        Kind::NodeLost => Some(0),
+        Kind::GpuLost => Some(1),
+        Kind::Xid => Some(2),
+        Kind::GpuUnresponsive => Some(3),
+        Kind::GpuIdle => Some(4),
+        Kind::ThermalThrottling
+        | Kind::MemoryPressure
+        | Kind::PowerLimit
+        | Kind::MonitoringFault
+        | Kind::Manual => None,
+    }
+}
+
+/// Whether `cause` explains `effect`: it lies deeper, is critical, concerns the same thing, and began at about the
+/// same time or went on when the effect began.
+pub(super) fn explains(cause: &Up, effect: &Up, fleet: &Fleet, rule: &CausesRule) -> bool {
+    let deeper = match (depth(cause.kind), depth(effect.kind)) {
+        (Some(cause), Some(effect)) => cause < effect,
+        _ => false,
+    };
+    deeper
+        && cause.severity == Severity::Critical
+        && effect.started_at + rule.explain_within.0 >= cause.started_at
+        && cause
+            .explains_until
+            .is_none_or(|until| effect.started_at <= until + rule.explain_within.0)
+        && concerns(&cause.scope, &effect.scope, fleet)
+}
+
+/// Whether trouble with one thing is trouble for another.
+fn concerns(cause: &Scope, effect: &Scope, fleet: &Fleet) -> bool {
+    match cause {
+        Scope::Fleet => true,
+        Scope::Job { .. } => cause.key() == effect.key(),
+        Scope::Gpu { gpu } => match effect {
+            Scope::Gpu { gpu: other } => other.uuid == gpu.uuid,
+            Scope::Node { node } => *node == gpu.node,
+            Scope::Job { job, gpus } => has_gpu(gpus, gpu) || fleet.job_has_gpu(job, &gpu.uuid),
+            Scope::Nodes { .. } | Scope::Fleet => false,
+        },
+        Scope::Node { node } => on_node(effect, node, fleet),
+        Scope::Nodes { nodes, .. } => nodes.iter().any(|node| on_node(effect, node, fleet)),
+    }
+}
+
+fn has_gpu(gpus: &[GpuAt], gpu: &GpuAt) -> bool {
+    gpus.iter().any(|other| other.uuid == gpu.uuid)
+}
+
+fn on_node(scope: &Scope, node: &NodeId, fleet: &Fleet) -> bool {
+    match scope {
+        Scope::Fleet => false,
+        Scope::Node { node: other } => other == node,
+        Scope::Gpu { gpu } => gpu.node == *node,
+        Scope::Job { job, gpus } => {
+            gpus.iter().any(|gpu| gpu.node == *node) || fleet.job_has_node(job, node)
+        }
+        Scope::Nodes { nodes, .. } => nodes.contains(node),
+    }
+}
+
+/// What two findings of one kind share, if they were raised close enough to each other: the first found leads.
+pub(super) fn shared(
+    leader: &Up,
+    at: Timestamp,
+    follower: &Up,
+    fleet: &Fleet,
+    rule: &CausesRule,
+) -> Option<String> {
+    let apart = (at.0 - leader.joined_at.0).abs();
+    if leader.kind != follower.kind || apart > rule.group_within.millis() {
+        return None;
+    }
+    match leader.kind {
+        Kind::ThermalThrottling | Kind::GpuLost | Kind::GpuUnresponsive | Kind::NodeLost => {
+            shared_place(&leader.scope, &follower.scope, fleet)
+        }
+        Kind::Xid => shared_job(&leader.scope, &follower.scope, fleet)
+            .or_else(|| shared_place(&leader.scope, &follower.scope, fleet)),
+        Kind::MemoryPressure => shared_job(&leader.scope, &follower.scope, fleet),
+        Kind::PowerLimit | Kind::GpuIdle | Kind::MonitoringFault | Kind::Manual => None,
+    }
+}
+
+fn shared_place(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<String> {
+    let (a, b) = (nodes_of(a), nodes_of(b));
+    match (a, b) {
+        ([], _) | (_, []) => None,
+        ([a], [b]) if a == b => Some(format!("node {a}")),
+        _ => shared_label(a.iter().chain(b), fleet),
+    }
+}
+
+/// A label with one value for all of these nodes, as words: `rack r2`.
+pub(super) fn shared_label<'a>(
+    nodes: impl Iterator<Item = &'a NodeId> + Clone,
+    fleet: &Fleet,
+) -> Option<String> {
+    SHARED_LABELS.iter().find_map(|label| {
+        let mut values = nodes.clone().map(|node| fleet.label(node, label));
+        let first = values.next()??;
+        let word = label.replace('_', " ");
+        values
+            .all(|value| value == Some(first))
+            .then(|| format!("{word} {first}"))
+    })
+}
+
+fn shared_job(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<String> {
+    let job = |scope: &Scope| match scope {
+        Scope::Gpu { gpu } => fleet.job_of(&gpu.uuid).map(str::to_owned),
+        Scope::Job { job, .. } => Some(job.clone()),
+        _ => None,
+    };
+    let (a, b) = (job(a)?, job(b)?);
+    (a == b).then(|| format!("job {a}"))
+}
+
+/// The nodes that a scope names.
+fn nodes_of(scope: &Scope) -> &[NodeId] {
+    match scope {
+        Scope::Gpu { gpu } => std::slice::from_ref(&gpu.node),
+        Scope::Node { node } => std::slice::from_ref(node),
+        Scope::Nodes { nodes, .. } => nodes,
+        Scope::Fleet | Scope::Job { .. } => &[],
+    }
+}

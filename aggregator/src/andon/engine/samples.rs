@@ -1,0 +1,133 @@
+//! A tick comes in: each GPU's cords look at its row, and what they say is passed on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use entrenar::gpu::{GpuUuid, NodeId, Values};
+use entrenar::unit::Timestamp;
+
+use super::{Engine, cord};
+use crate::andon::gpu::{Signal, Tick};
+use crate::andon::lost::Why;
+use crate::andon::unresponsive::node_finding;
+use crate::andon::{Change, Kind, Resolution, Scope};
+
+impl Engine {
+    pub(super) fn look(&mut self, now: Timestamp, id: &NodeId, at: Timestamp, rows: &[Values]) {
+        let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
+            return;
+        };
+        let interval = Duration::from_millis(node.interval_ms as u64);
+        // Neither takes room until a cord has something to say.
+        let (mut signals, mut said) = (Vec::new(), Vec::new());
+        for (place, (gpu, row)) in node.gpus.iter_mut().zip(rows).enumerate() {
+            if row.is_empty() || !gpu.is_news(at) {
+                continue;
+            }
+            let tick = Tick {
+                at,
+                now,
+                interval,
+                row,
+            };
+            gpu.observe(tick, &self.rules, &mut signals);
+            said.extend(signals.drain(..).map(|signal| (place, signal)));
+        }
+        for (place, signal) in said {
+            self.pass_on(id, place, at, signal);
+        }
+    }
+
+    /// Passes on what a GPU's cord says.
+    fn pass_on(&mut self, id: &NodeId, place: usize, at: Timestamp, signal: Signal) {
+        if signal.kind == Kind::GpuUnresponsive && self.is_for_the_node(id, at, signal.change) {
+            return;
+        }
+        let Some(node) = self.memory.fleet.nodes.get(id) else {
+            return;
+        };
+        let Some(gpu) = node.gpus.get(place) else {
+            return;
+        };
+        let interval = Duration::from_millis(node.interval_ms as u64);
+        let said = gpu.describe(signal.kind, at, &node.labels, interval, &self.rules);
+        let scope = Scope::Gpu {
+            gpu: gpu.at.clone(),
+        };
+        if let Some(said) = said {
+            self.report(signal.kind, scope, signal.change, at, said);
+        }
+    }
+
+    /// When no GPU of a node answers, that is one finding on the node, until all of them answer again.
+    fn is_for_the_node(&mut self, id: &NodeId, at: Timestamp, change: Change) -> bool {
+        let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
+            return false;
+        };
+        let all_stall =
+            node.gpus.len() > 1 && node.gpus.iter().all(|gpu| gpu.unresponsive.is_stalled());
+        let none_is_up = node.gpus.iter().all(|gpu| !gpu.unresponsive.is_raised());
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.gpu_unresponsive;
+        let scope = Scope::Node { node: id.clone() };
+        match change {
+            Change::Raised if all_stall && !node.wedged => {
+                node.wedged = true;
+                let since = node
+                    .gpus
+                    .iter()
+                    .map(|gpu| gpu.unresponsive.started_at(at))
+                    .min();
+                let finding = node_finding(id, node.gpus.len(), &node.labels, rule);
+                self.raise(
+                    rule,
+                    scope,
+                    rule.severity,
+                    (at, since.unwrap_or(at)),
+                    finding,
+                );
+                true
+            }
+            Change::Cleared { .. } if node.wedged && none_is_up => {
+                node.wedged = false;
+                let key = cord(rule, &scope);
+                self.memory.register.clear(&key, at, Resolution::Recovered);
+                true
+            }
+            _ => node.wedged,
+        }
+    }
+
+    /// A GPU is known to be lost. `when`: of the transition; `since`: of the loss.
+    pub(super) fn lose_gpu(&mut self, at: Timestamp, since: Timestamp, uuid: &GpuUuid, why: Why) {
+        let rules = Arc::clone(&self.rules);
+        if !rules.gpu_lost.enabled {
+            return;
+        }
+        let Some(gpu) = self.memory.fleet.gpu_mut(uuid) else {
+            return;
+        };
+        if gpu.lost.lose(since, why).is_none() {
+            return;
+        }
+        let (gpu, at_gpu) = (gpu.clone(), gpu.at.clone());
+        let nodes = &self.memory.fleet.nodes;
+        let labels = nodes.get(&at_gpu.node).map(|node| node.labels.clone());
+        let said = gpu.describe(
+            Kind::GpuLost,
+            at,
+            &labels.unwrap_or_default(),
+            Duration::ZERO,
+            &rules,
+        );
+        if let Some(said) = said {
+            self.report(
+                Kind::GpuLost,
+                Scope::Gpu { gpu: at_gpu },
+                Change::Raised,
+                at,
+                said,
+            );
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Time passes: who is silent, which jobs idle, what has settled, which cause has gone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use entrenar::andon::{Patience, Verdict};
+use entrenar::gpu::NodeId;
+use entrenar::unit::Timestamp;
+use std::time::Duration;
+
+use super::{Engine, cord};
+use crate::andon::cause::shared_label;
+use crate::andon::finding::time_of_day;
+use crate::andon::fleet::{Fleet, Node};
+use crate::andon::idle::{idle_gpus, job_time};
+use crate::andon::monitoring::{Blackout, blackout_finding, is_blackout, outage_finding};
+use crate::andon::node::{cohort, group_finding, node_finding, rack_of};
+use crate::andon::rules::Rule as _;
+use crate::andon::{Change, Kind, Presence, Resolution, Scope};
+
+/// Sweeps closer together than this are one.
+const SWEEP_MS: i64 = 200;
+/// Jobs and quiet XIDs are looked at this often.
+const JUDGE_MS: i64 = 1000;
+/// A job's cord is used to gaps: it is looked at by the fleet's clock, and its own time moves in steps.
+const JOB_STEP: Duration = Duration::from_secs(5);
+
+impl Engine {
+    pub(super) fn sweep(&mut self, now: Timestamp) {
+        let last = self.memory.swept_at.max(self.memory.now);
+        self.start(now);
+        self.note_own_outage(now, last);
+        let swept = self.memory.swept_at;
+        if swept.is_some_and(|swept| (0..SWEEP_MS).contains(&(now.0 - swept.0))) {
+            return;
+        }
+        self.memory.swept_at = Some(now);
+        self.memory.now = Some(now);
+        self.note_presence(now);
+        self.judge_silence(now);
+        self.end_blackout(now);
+        self.note_darkness(now);
+        let judged = self.memory.judged_at;
+        if judged.is_none_or(|judged| !(0..JUDGE_MS).contains(&(now.0 - judged.0))) {
+            self.memory.judged_at = Some(now);
+            self.judge_jobs();
+            self.settle_xids(now);
+            let causes = &self.rules.causes;
+            self.memory.register.look_after_orphans(now, causes);
+        }
+    }
+
+    /// A jump of the fleet's clock means that nobody watched: the start's grace applies again.
+    fn note_own_outage(&mut self, now: Timestamp, last: Option<Timestamp>) {
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.monitoring_fault;
+        let scope = Scope::Fleet;
+        if self.memory.outage_until.is_some_and(|until| now >= until) {
+            self.memory.outage_until = None;
+            if self.memory.blackout.is_none() {
+                let key = cord(rule, &scope);
+                self.memory.register.clear(&key, now, Resolution::Recovered);
+            }
+        }
+        let Some(last) = last else {
+            return;
+        };
+        let nodes = self.memory.fleet.nodes.values();
+        let slowest_ms = nodes.map(|node| node.interval_ms).max().unwrap_or(0);
+        let limit_ms = rule.own_outage.millis().max(3 * slowest_ms);
+        let away_ms = now.0 - last.0;
+        if away_ms.abs() <= limit_ms {
+            return;
+        }
+        self.memory.started_at = Some(now);
+        self.memory.outage_until = Some(now + rules.node_lost.start_grace.0);
+        for node in self.memory.fleet.nodes.values_mut() {
+            // A clock that went back must not make anyone heard of in the future.
+            node.last_frame = node.last_frame.map(|at| at.min(now));
+        }
+        if rule.enabled {
+            let finding = outage_finding(away_ms, rule);
+            self.raise(rule, scope, rule.severity, (now, last.min(now)), finding);
+        }
+    }
+
+    fn note_presence(&mut self, now: Timestamp) {
+        let started_at = self.started_at();
+        for node in self.memory.fleet.nodes.values_mut() {
+            node.presence = node.presence_at(now, started_at, &self.rules.node_lost);
+            if node.presence == Presence::Silent {
+                node.frames_back = 0;
+            }
+        }
+    }
+
+    /// Silent nodes are lost, alone or together, unless so many are silent that it is rather us.
+    fn judge_silence(&mut self, now: Timestamp) {
+        let rules = Arc::clone(&self.rules);
+        let (rule, monitoring) = (&rules.node_lost, &rules.monitoring_fault);
+        if !rule.enabled {
+            return;
+        }
+        while let Some(first) = self.first_silent() {
+            let moment = (now, self.started_at());
+            let fleet = &self.memory.fleet;
+            let silent = cohort(fleet, &first, moment, monitoring.within, rule);
+            if self.memory.blackout.is_some() {
+                self.hold(&BTreeSet::from([first]));
+            } else if is_blackout(silent.len(), fleet, monitoring) {
+                let expected = expected(fleet);
+                let finding = blackout_finding(&silent, expected, monitoring);
+                let since = silent_since(fleet, silent.iter(), moment.1);
+                self.memory.blackout = Some(Blackout {
+                    until: now + monitoring.hold.0,
+                });
+                self.hold(&silent);
+                self.raise(
+                    monitoring,
+                    Scope::Fleet,
+                    monitoring.severity,
+                    (now, since),
+                    finding,
+                );
+            } else if let Some((group, nodes)) = rack_of(fleet, &first, &silent, rule) {
+                self.lose_nodes(now, group, nodes);
+            } else {
+                self.lose_node(now, &first);
+            }
+        }
+    }
+
+    fn first_silent(&self) -> Option<NodeId> {
+        let silent = |node: &Node| node.presence == Presence::Silent && node.is_unjudged();
+        let mut nodes = self.memory.fleet.nodes.iter();
+        nodes
+            .find(|(_, node)| silent(node))
+            .map(|(id, _)| id.clone())
+    }
+
+    fn hold(&mut self, ids: &BTreeSet<NodeId>) {
+        for id in ids {
+            if let Some(node) = self.memory.fleet.nodes.get_mut(id) {
+                node.held = true;
+            }
+        }
+    }
+
+    /// A blackout ends when all are back, or when its time is over: who is still silent then is lost, in one finding.
+    fn end_blackout(&mut self, now: Timestamp) {
+        let Some(blackout) = self.memory.blackout else {
+            return;
+        };
+        let nodes = self.memory.fleet.nodes.iter();
+        let held: Vec<NodeId> = nodes
+            .filter(|(_, node)| node.held)
+            .map(|(id, _)| id.clone())
+            .collect();
+        if !held.is_empty() && now < blackout.until {
+            return;
+        }
+        self.memory.blackout = None;
+        for id in &held {
+            if let Some(node) = self.memory.fleet.nodes.get_mut(id) {
+                node.held = false;
+            }
+        }
+        let key = cord(&self.rules.monitoring_fault, &Scope::Fleet);
+        let (few, why) = match held.len() {
+            0 => (true, Resolution::Recovered),
+            n => (
+                n < self.rules.node_lost.group_nodes as usize,
+                Resolution::Explained,
+            ),
+        };
+        if few {
+            held.iter().for_each(|id| self.lose_node(now, id));
+        } else {
+            let since = silent_since(&self.memory.fleet, held.iter(), self.started_at());
+            let group = shared_label(held.iter(), &self.memory.fleet)
+                .unwrap_or_else(|| format!("silent since {}", time_of_day(since)));
+            self.lose_nodes(now, group, held);
+        }
+        self.memory.register.clear(&key, now, why);
+    }
+
+    fn lose_node(&mut self, now: Timestamp, id: &NodeId) {
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.node_lost;
+        let moment = (now, self.started_at());
+        let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
+            return;
+        };
+        let scope = Scope::Node { node: id.clone() };
+        node.lost_by = Some(cord(rule, &scope));
+        let since = node.last_frame.unwrap_or(moment.1);
+        let finding = node_finding(id, node, moment, rule);
+        self.raise(rule, scope, rule.severity, (now, since), finding);
+    }
+
+    fn lose_nodes(&mut self, now: Timestamp, group: String, nodes: Vec<NodeId>) {
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.node_lost;
+        let since = silent_since(&self.memory.fleet, nodes.iter(), self.started_at());
+        let finding = group_finding(&self.memory.fleet, &group, &nodes, now, rule);
+        let scope = Scope::Nodes { group, nodes };
+        let key = cord(rule, &scope);
+        if let Scope::Nodes { nodes, .. } = &scope {
+            for id in nodes {
+                if let Some(node) = self.memory.fleet.nodes.get_mut(id) {
+                    node.lost_by = Some(key.clone());
+                }
+            }
+        }
+        self.raise(rule, scope, rule.severity, (now, since), finding);
+    }
+
+    /// A raised cord without data is unknown, not recovered.
+    fn note_darkness(&mut self, now: Timestamp) {
+        if now.since(self.started_at()) < self.rules.node_lost.start_grace.0 {
+            return;
+        }
+        let fleet = &self.memory.fleet;
+        let rule = &self.rules.node_lost;
+        let is_dark = |scope: &Scope, kind: Kind| match scope {
+            Scope::Node { node } => is_node_dark(fleet, node),
+            Scope::Gpu { gpu } => {
+                is_node_dark(fleet, &gpu.node)
+                    || (needs_samples(kind) && is_gpu_dark(fleet, gpu, now, rule))
+            }
+            Scope::Job { job, .. } => fleet
+                .jobs
+                .get(job)
+                .is_some_and(|job| job.members.values().all(|node| is_node_dark(fleet, node))),
+            Scope::Fleet | Scope::Nodes { .. } => false,
+        };
+        let about_data = |kind| !matches!(kind, Kind::NodeLost | Kind::MonitoringFault);
+        let mut found = Vec::new();
+        for key in self.memory.register.keys(|_, _, kind| about_data(kind)) {
+            let kind = self.memory.register.kind(&key);
+            let scope = self.memory.register.scope(&key);
+            if let (Some(kind), Some(scope)) = (kind, scope) {
+                found.push((is_dark(scope, kind), key));
+            }
+        }
+        for (dark, key) in found {
+            self.memory.register.set_dark(&key, now, dark);
+        }
+    }
+
+    fn judge_jobs(&mut self) {
+        if !self.rules.gpu_idle.enabled {
+            return;
+        }
+        let names: Vec<String> = self.memory.fleet.jobs.keys().cloned().collect();
+        for name in names {
+            self.judge_job(&name);
+        }
+    }
+
+    /// All idle GPUs of a job are one finding.
+    fn judge_job(&mut self, name: &str) -> Option<()> {
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.gpu_idle;
+        let fleet = &self.memory.fleet;
+        let job = fleet.jobs.get(name)?;
+        let is_watched = rule.kinds.contains(&job.kind);
+        if !is_watched && !job.idle.is_raised() {
+            return None;
+        }
+        let (at, interval) = job_time(fleet, job)?;
+        if job.judged_at.is_some_and(|judged| at <= judged) {
+            return None;
+        }
+        let idle = idle_gpus(fleet, job, at, rule).filter(|_| is_watched);
+        let patience = Patience {
+            hold: Duration::ZERO,
+            settle: rule.settle.0,
+        };
+        let verdict = if idle.is_some() {
+            Verdict::Unwelcome
+        } else {
+            Verdict::Fine
+        };
+        let mut cord = job.idle;
+        let change = cord.observe(at, verdict, patience, interval.max(JOB_STEP));
+        let labels = rule.labels.clone();
+        let said = idle.map(|idle| {
+            let finding = idle.finding(name, job, &labels, rule);
+            (idle.places(), idle.since, finding)
+        });
+        let grown = said.as_ref().map_or(0, |(gpus, ..)| gpus.len()) >= 2 * job.told.max(1);
+        let change = match change.map(Change::from) {
+            None if grown && cord.is_raised() => Some(Change::Updated),
+            other => other,
+        };
+        let gpus = said
+            .as_ref()
+            .map(|(gpus, ..)| gpus.clone())
+            .unwrap_or_default();
+        let job = self.memory.fleet.jobs.get_mut(name)?;
+        (job.idle, job.judged_at) = (cord, Some(at));
+        match change? {
+            Change::Cleared { .. } => job.told = 0,
+            Change::Recovering => {}
+            _ => job.told = gpus.len(),
+        }
+        let scope = Scope::Job {
+            job: name.to_owned(),
+            gpus,
+        };
+        let (since, finding) = said.map_or_else(
+            || (at, crate::andon::Finding::default()),
+            |(_, since, finding)| (since, finding),
+        );
+        let said = (rule.uid(), rule.severity, since, finding);
+        self.report(Kind::GpuIdle, scope, change?, at, said);
+        Some(())
+    }
+}
+
+/// Nodes that should be heard of.
+fn expected(fleet: &Fleet) -> usize {
+    let nodes = fleet.nodes.values();
+    nodes.filter(|node| node.presence != Presence::Gone).count()
+}
+
+/// When the first of these nodes was last heard of.
+fn silent_since<'a>(
+    fleet: &Fleet,
+    ids: impl Iterator<Item = &'a NodeId>,
+    started_at: Timestamp,
+) -> Timestamp {
+    let heard = ids.filter_map(|id| fleet.nodes.get(id)?.last_frame);
+    heard.min().unwrap_or(started_at)
+}
+
+fn is_node_dark(fleet: &Fleet, id: &NodeId) -> bool {
+    let node = fleet.nodes.get(id);
+    node.is_none_or(|node| matches!(node.presence, Presence::Silent | Presence::Gone))
+}
+
+/// Whether a kind is judged by what the GPU itself reports.
+fn needs_samples(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::ThermalThrottling | Kind::MemoryPressure | Kind::PowerLimit
+    )
+}
+
+fn is_gpu_dark(
+    fleet: &Fleet,
+    gpu: &crate::andon::GpuAt,
+    now: Timestamp,
+    rule: &crate::andon::node::NodeLostRule,
+) -> bool {
+    let Some((node, state)) = fleet
+        .nodes
+        .get(&gpu.node)
+        .and_then(|n| Some((n, n.gpu(&gpu.uuid)?)))
+    else {
+        return true;
+    };
+    state
+        .last_data
+        .is_none_or(|at| now.0 - at.0 > node.patience_ms(rule))
+}

@@ -1,0 +1,304 @@
+//! What the engine remembers of the fleet: nodes, the GPUs on them, and the jobs that hold those. *(pure)*
+//!
+//! A GPU is its UUID: it may move to another slot or node and stays itself. A job is known as long as it holds a GPU.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use entrenar::andon::Cord;
+use entrenar::gpu::{GpuInfo, GpuUuid, NodeId};
+use entrenar::report::{Holder, Inventory, JobKind, Labels};
+use entrenar::unit::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::gpu::Gpu;
+use super::xid::XidState;
+use super::{CordKey, GpuAt, Presence};
+
+/// Most GPUs that a job is remembered to have held; beyond, causes on further ones are not found.
+const MOST_TOUCHED: usize = 16_384;
+/// Most GPUs of a node that are remembered after they were no longer listed; the oldest is forgotten.
+pub(super) const MOST_ABSENT: usize = 64;
+
+/// A node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Node {
+    pub(super) labels: Labels,
+    pub(super) interval_ms: i64,
+    pub(super) presence: Presence,
+    /// By the aggregator's clock.
+    pub(super) last_frame: Option<Timestamp>,
+    /// Frames since it was silent.
+    pub(super) frames_back: u32,
+    /// The cord that says that it is lost.
+    pub(super) lost_by: Option<CordKey>,
+    /// Its silence waits to be judged together with others'.
+    pub(super) held: bool,
+    /// Ticks that are gone for good, and when that was last learned.
+    pub(super) n_lost: u64,
+    pub(super) lost_history_at: Option<Timestamp>,
+    /// In inventory order.
+    pub(super) gpus: Vec<Gpu>,
+    /// No longer listed.
+    pub(super) absent: Vec<Gpu>,
+    /// Errors of which the driver did not say on which GPU.
+    pub(super) xid: XidState,
+    /// None of its GPUs answers: one finding for all.
+    pub(super) wedged: bool,
+}
+
+impl Node {
+    pub(super) fn new(labels: Labels, interval_ms: u32) -> Self {
+        Self {
+            labels,
+            interval_ms: i64::from(interval_ms.max(1)),
+            presence: Presence::Expected,
+            last_frame: None,
+            frames_back: 0,
+            lost_by: None,
+            held: false,
+            n_lost: 0,
+            lost_history_at: None,
+            gpus: Vec::new(),
+            absent: Vec::new(),
+            xid: XidState::default(),
+            wedged: false,
+        }
+    }
+
+    pub(super) fn gpu(&self, uuid: &GpuUuid) -> Option<&Gpu> {
+        self.gpus.iter().find(|gpu| gpu.at.uuid == *uuid)
+    }
+}
+
+/// A job, as long as it holds a GPU.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub(super) kind: JobKind,
+    pub(super) started_at: Timestamp,
+    /// GPUs that it holds.
+    pub(super) members: BTreeMap<GpuUuid, NodeId>,
+    /// GPUs that it holds or held, and their nodes: a cause on one of them concerns it.
+    pub(super) touched: BTreeSet<(NodeId, GpuUuid)>,
+    /// Watches for idle GPUs.
+    pub(super) idle: Cord,
+    /// The job's own time at which it was last judged.
+    pub(super) judged_at: Option<Timestamp>,
+    /// How many idle GPUs were told of.
+    pub(super) told: usize,
+    pub(super) xid: XidState,
+}
+
+/// How a job gets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// At least one of its GPUs works.
+    Working,
+    /// None works at the moment: a start, a checkpoint, or the beginning of trouble.
+    Waiting,
+    /// It has idle GPUs for so long that an incident is open.
+    Idle,
+    /// None of its GPUs is heard of.
+    Unknown,
+}
+
+/// A job as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobView {
+    pub job: String,
+    pub kind: JobKind,
+    pub gpus: Vec<GpuAt>,
+    pub started_at: Timestamp,
+    pub state: JobState,
+}
+
+/// Nodes, GPUs, jobs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Fleet {
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) jobs: BTreeMap<String, Job>,
+    /// On which node a GPU is. Only looked up, never walked: its order is not the same twice.
+    #[serde(skip)]
+    places: HashMap<GpuUuid, NodeId>,
+}
+
+/// A GPU that is no longer where it was.
+pub(super) struct Leaver {
+    pub(super) at: GpuAt,
+    /// Its going is trouble, rather than a repair or a new partition.
+    pub(super) is_missed: bool,
+}
+
+impl Fleet {
+    /// What can be found again from the rest, after a restart.
+    pub(super) fn index(&mut self) {
+        for (id, node) in &self.nodes {
+            for gpu in node.gpus.iter().chain(&node.absent) {
+                self.places.insert(gpu.at.uuid.clone(), id.clone());
+            }
+        }
+    }
+
+    pub(super) fn gpu(&self, uuid: &GpuUuid) -> Option<&Gpu> {
+        self.nodes.get(self.places.get(uuid)?)?.gpu(uuid)
+    }
+
+    pub(super) fn gpu_mut(&mut self, uuid: &GpuUuid) -> Option<&mut Gpu> {
+        let node = self.nodes.get_mut(self.places.get(uuid)?)?;
+        let mut gpus = node.gpus.iter_mut().chain(&mut node.absent);
+        gpus.find(|gpu| gpu.at.uuid == *uuid)
+    }
+
+    pub(super) fn label(&self, node: &NodeId, label: &str) -> Option<&str> {
+        self.nodes.get(node)?.labels.get(label).map(String::as_str)
+    }
+
+    pub(super) fn job_of(&self, uuid: &GpuUuid) -> Option<&str> {
+        Some(self.gpu(uuid)?.holder()?.job.as_str())
+    }
+
+    pub(super) fn job_has_gpu(&self, job: &str, uuid: &GpuUuid) -> bool {
+        let job = self.jobs.get(job);
+        job.is_some_and(|job| job.touched.iter().any(|(_, other)| other == uuid))
+    }
+
+    pub(super) fn job_has_node(&self, job: &str, node: &NodeId) -> bool {
+        let job = self.jobs.get(job);
+        job.is_some_and(|job| job.touched.iter().any(|(other, _)| other == node))
+    }
+
+    /// A node's GPUs are these from now on. Those that left are returned; the ones whose going is trouble are kept
+    /// aside, in case they come back.
+    pub(super) fn take_inventory(&mut self, id: &NodeId, inventory: &Inventory) -> Vec<Leaver> {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return Vec::new();
+        };
+        let same = |(gpu, info): (&Gpu, &GpuInfo)| gpu.is(info);
+        if node.gpus.len() == inventory.gpus.len()
+            && node.gpus.iter().zip(&inventory.gpus).all(same)
+        {
+            return Vec::new();
+        }
+        let mut before = std::mem::take(&mut node.gpus);
+        let mut absent = std::mem::take(&mut node.absent);
+        let mut now = Vec::new();
+        for info in &inventory.gpus {
+            let known = take(&mut before, &info.uuid)
+                .or_else(|| take(&mut absent, &info.uuid))
+                .or_else(|| self.take_from_elsewhere(id, &info.uuid));
+            self.places.insert(info.uuid.clone(), id.clone());
+            now.push(known.map_or_else(|| Gpu::new(id, info), |gpu| gpu.at_place(id, info)));
+        }
+        let mut leavers = Vec::new();
+        for gpu in before {
+            // Another board in its slot: it was replaced.
+            let replaced = now.iter().any(|other| other.at.device == gpu.at.device);
+            let is_missed = !gpu.is_partition && !replaced;
+            leavers.push(Leaver {
+                at: gpu.at.clone(),
+                is_missed,
+            });
+            if is_missed {
+                absent.push(gpu);
+            } else {
+                self.drop_gpu(&gpu);
+            }
+        }
+        while absent.len() > MOST_ABSENT {
+            let gpu = absent.remove(0);
+            self.drop_gpu(&gpu);
+            leavers.push(Leaver {
+                at: gpu.at,
+                is_missed: false,
+            });
+        }
+        if let Some(node) = self.nodes.get_mut(id) {
+            (node.gpus, node.absent) = (now, absent);
+        }
+        leavers
+    }
+
+    fn take_from_elsewhere(&mut self, here: &NodeId, uuid: &GpuUuid) -> Option<Gpu> {
+        let there = self.places.get(uuid).filter(|there| *there != here)?;
+        take(&mut self.nodes.get_mut(there)?.gpus, uuid)
+    }
+
+    /// A GPU has this holder from now on. The job that it left may hold nothing any more.
+    pub(super) fn take_holder(&mut self, at: Timestamp, uuid: &GpuUuid, holder: Option<Holder>) {
+        let Some(gpu) = self.gpu_mut(uuid) else {
+            return;
+        };
+        let job = holder
+            .as_ref()
+            .map(|holder| (holder.job.clone(), holder.kind));
+        let place = (gpu.at.node.clone(), gpu.at.uuid.clone());
+        if let Some(left) = gpu.take_holder(at, holder)
+            && let Some(job) = self.jobs.get_mut(&left)
+        {
+            job.members.remove(uuid);
+        }
+        if let Some((name, kind)) = job {
+            let job = self.jobs.entry(name).or_insert_with(|| Job {
+                kind,
+                started_at: at,
+                members: BTreeMap::new(),
+                touched: BTreeSet::new(),
+                idle: Cord::default(),
+                judged_at: None,
+                told: 0,
+                xid: XidState::default(),
+            });
+            job.kind = kind;
+            job.started_at = job.started_at.min(at);
+            job.members.insert(place.1.clone(), place.0.clone());
+            if job.touched.len() < MOST_TOUCHED {
+                job.touched.insert(place);
+            }
+        }
+    }
+
+    /// A GPU that is gone for good is held by nobody; its job remembers that it was.
+    fn drop_gpu(&mut self, gpu: &Gpu) {
+        self.places.remove(&gpu.at.uuid);
+        if let Some(holder) = gpu.holder()
+            && let Some(job) = self.jobs.get_mut(&holder.job)
+        {
+            job.members.remove(&gpu.at.uuid);
+        }
+    }
+
+    /// Takes out the jobs that hold nothing any more.
+    pub(super) fn take_ended_jobs(&mut self) -> Vec<String> {
+        let ended = self.jobs.extract_if(.., |_, job| job.members.is_empty());
+        ended.map(|(name, _)| name).collect()
+    }
+
+    /// A node is taken out of the fleet. Returns its GPUs.
+    pub(super) fn forget(&mut self, id: &NodeId) -> Vec<GpuAt> {
+        let Some(node) = self.nodes.remove(id) else {
+            return Vec::new();
+        };
+        let gpus = node.gpus.into_iter().chain(node.absent);
+        gpus.map(|gpu| {
+            self.drop_gpu(&gpu);
+            gpu.at
+        })
+        .collect()
+    }
+
+    /// The GPUs that a job holds, with what is remembered of each and of its node.
+    pub(super) fn members<'a>(
+        &'a self,
+        job: &'a Job,
+    ) -> impl Iterator<Item = (&'a Node, &'a Gpu)> + 'a {
+        job.members.iter().filter_map(|(uuid, node)| {
+            let node = self.nodes.get(node)?;
+            Some((node, node.gpu(uuid)?))
+        })
+    }
+}
+
+fn take(gpus: &mut Vec<Gpu>, uuid: &GpuUuid) -> Option<Gpu> {
+    let at = gpus.iter().position(|gpu| gpu.at.uuid == *uuid)?;
+    Some(gpus.remove(at))
+}

@@ -1,0 +1,131 @@
+//! GpuLost: a GPU is no longer there, or not before a reset, while its node lives. *(pure)*
+//!
+//! The driver says so for two ticks, or the GPU is missing from the node's inventory, or an XID says that it has
+//! fallen off the bus: then at once.
+
+use std::time::Duration;
+
+use entrenar::andon::{Cord, CordChange, Patience, Verdict};
+use entrenar::metric::NvmlStatus;
+use entrenar::report::Labels;
+use entrenar::unit::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::finding::{finding, gpu_on_node};
+use super::rules::{Span, require, rule};
+use super::{Evidence, Finding, GpuAt};
+
+rule! {
+    /// A GPU is no longer there, or not before a reset, while its node lives.
+    GpuLostRule: GpuLost, named "gpu_lost", Critical, true;
+    /// How many ticks in a row the driver must say so.
+    ticks: u32 = 2;
+    /// How long the GPU must answer again.
+    settle: Span = Span::secs(120);
+    => |this| {
+        require((1..=60).contains(&this.ticks), "ticks", "write a number from 1 to 60")
+    }
+}
+
+/// What is remembered of a GPU's being there.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct LostState {
+    cord: Cord,
+    why: Option<Why>,
+}
+
+/// How it is known that a GPU is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Why {
+    FellOff,
+    NeedsReset,
+    NotEnumerated,
+    Xid(u64),
+}
+
+impl Why {
+    /// From the driver's status; `None`: the GPU is not lost by it.
+    pub(super) fn from_status(status: NvmlStatus) -> Option<Self> {
+        match status {
+            NvmlStatus::GpuIsLost => Some(Self::FellOff),
+            NvmlStatus::ResetRequired => Some(Self::NeedsReset),
+            NvmlStatus::NotFound => Some(Self::NotEnumerated),
+            NvmlStatus::Ok | NvmlStatus::Timeout | NvmlStatus::Unknown => None,
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::FellOff => "has fallen off the bus".into(),
+            Self::NeedsReset => "must be reset before it can be used".into(),
+            Self::NotEnumerated => "is no longer listed by its driver".into(),
+            Self::Xid(code) => format!("is lost: the driver logged XID {code}"),
+        }
+    }
+
+    fn evidence(self) -> Evidence {
+        match self {
+            Self::FellOff => Evidence::new("NVML status", "GPU_IS_LOST"),
+            Self::NeedsReset => Evidence::new("NVML status", "RESET_REQUIRED"),
+            Self::NotEnumerated => Evidence::new("NVML status", "NOT_FOUND"),
+            Self::Xid(code) => Evidence::new("XID", code.to_string()),
+        }
+    }
+}
+
+impl LostState {
+    pub(super) fn observe(
+        &mut self,
+        at: Timestamp,
+        status: NvmlStatus,
+        interval: Duration,
+        rule: &GpuLostRule,
+    ) -> Option<CordChange> {
+        let verdict = match Why::from_status(status) {
+            Some(why) => {
+                self.why = Some(why);
+                Verdict::Unwelcome
+            }
+            None if status == NvmlStatus::Ok => Verdict::Fine,
+            None => Verdict::Between,
+        };
+        let patience = Patience {
+            // The first of the ticks begins the hold; a tick may come half an interval early.
+            hold: (interval * rule.ticks.saturating_sub(1)).saturating_sub(interval / 2),
+            settle: rule.settle.0,
+        };
+        self.cord.observe(at, verdict, patience, interval)
+    }
+
+    /// It is known for certain. `None` when it was known already.
+    pub(super) fn lose(&mut self, at: Timestamp, why: Why) -> Option<CordChange> {
+        if self.cord.is_raised() {
+            return None;
+        }
+        self.why = Some(why);
+        self.cord = Cord::raised(at);
+        Some(CordChange::Raised)
+    }
+
+    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+        self.cord.since().unwrap_or(at)
+    }
+
+    pub(super) fn finding(&self, gpu: &GpuAt, labels: &Labels, rule: &GpuLostRule) -> Finding {
+        let why = self.why.unwrap_or(Why::FellOff);
+        let summary = format!("{} {}", gpu_on_node(gpu), why.words());
+        let action = match why {
+            Why::NeedsReset => {
+                "Drain the GPU and reset it (`nvidia-smi --gpu-reset`); reboot the node if that fails."
+            }
+            _ => {
+                "Drain the node and reboot it. If it happens again within 30 days, check its PCIe seat and power, \
+                 then have the board replaced."
+            }
+        };
+        let mut found = finding(rule, labels, summary, action).with(why.evidence());
+        found.culprits.push(gpu.clone());
+        found
+    }
+}

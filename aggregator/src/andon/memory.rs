@@ -1,0 +1,185 @@
+//! MemoryPressure: a GPU's memory is almost full and still fills. *(pure)*
+//!
+//! Frameworks allocate most of the memory at their start and keep it: high and constant is normal. What counts is a
+//! level near the top that still rises, such that it will be full within minutes. Once raised, the cord stays raised
+//! until the memory is given back.
+
+use std::time::Duration;
+
+use entrenar::andon::{Cord, CordChange, Patience, Threshold};
+use entrenar::report::Labels;
+use entrenar::unit::Timestamp;
+use entrenar::window::{Trend, TrendWindow};
+use serde::{Deserialize, Serialize};
+
+use super::finding::{finding, gibibytes, gpu_on_node, lasting, percent};
+use super::recent::Recent;
+use super::rules::{Span, require, rule};
+use super::sample::Sample;
+use super::{Evidence, Finding, GpuAt};
+
+rule! {
+    /// A GPU's memory is almost full and still fills.
+    MemoryPressureRule: MemoryPressure, named "memory_pressure", Warning, true;
+    /// Share of the memory that counts as almost full.
+    raise_share: f64 = 0.97;
+    /// Below this share the cord is cleared.
+    clear_share: f64 = 0.93;
+    /// How long it must be almost full.
+    hold: Span = Span::secs(60);
+    /// How long it must be below the clear level.
+    settle: Span = Span::secs(30);
+    /// Time over which the rise is measured.
+    slope_window: Span = Span::secs(60);
+    /// The rise must fill the memory within this time.
+    full_within: Span = Span::secs(600);
+    => |this| {
+        let can_be = this.raise_share > 0.0 && this.raise_share < 1.0;
+        require(can_be, "raise_share", "write a share between 0 and 1: a level of 1 is never exceeded")?;
+        let can_be = this.clear_share > 0.0 && this.clear_share < this.raise_share;
+        require(can_be, "clear_share", "write a share above 0 and below raise_share, or it would never settle")?;
+        let can_be = this.slope_window >= Span::secs(5);
+        require(can_be, "slope_window", "a rise needs at least 5s to be measured")?;
+        require(this.full_within.millis() > 0, "full_within", "write a time longer than 0s")
+    }
+}
+
+/// A new high must be above the old one by this share: allocators breathe.
+const NEW_HIGH: f32 = 0.001;
+/// A rise that has come to rest at the top counts if it was at least this high, and seen in this many steps.
+const RISE: f32 = 0.01;
+const RISE_STEPS: u32 = 3;
+
+/// What is remembered of a GPU's memory.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct MemoryState {
+    cord: Cord,
+    /// Shares, only while almost full.
+    trend: TrendWindow,
+    highs: Highs,
+    share: Option<f64>,
+    used: Option<i64>,
+    total: Option<i64>,
+}
+
+/// Highest share of the present slope window, of the one before, and of all before those.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Highs {
+    begun: Option<Timestamp>,
+    now: f32,
+    before: f32,
+    long_ago: f32,
+}
+
+impl Highs {
+    fn push(&mut self, at: Timestamp, window: Span, share: f32) {
+        let begun = *self.begun.get_or_insert(at);
+        if at.0 - begun.0 >= window.millis() {
+            self.long_ago = self.long_ago.max(self.before);
+            (self.before, self.now, self.begun) = (self.now, 0.0, Some(at));
+        }
+        self.now = self.now.max(share);
+    }
+
+    fn is_new(&self, share: f32) -> bool {
+        share > self.long_ago + NEW_HIGH
+    }
+}
+
+impl MemoryState {
+    pub(super) fn observe(
+        &mut self,
+        at: Timestamp,
+        sample: &Sample,
+        interval: Duration,
+        rule: &MemoryPressureRule,
+    ) -> Option<CordChange> {
+        let share = sample.memory_share()?;
+        (self.share, self.used, self.total) =
+            (Some(share), sample.memory_used, sample.memory_total);
+        let level = Threshold {
+            raise_at: rule.raise_share,
+            clear_below: rule.clear_share,
+        };
+        if share >= rule.raise_share {
+            self.trend.push(at, slot_ms(rule), share as f32);
+            self.highs.push(at, rule.slope_window, share as f32);
+        } else if self.highs.begun.is_some() {
+            self.trend.clear();
+            self.highs = Highs::default();
+        }
+        let patience = Patience {
+            hold: rule.hold.0,
+            settle: rule.settle.0,
+        };
+        let (trend, highs) = (self.trend, self.highs);
+        let fills = || {
+            trend.trend(slot_ms(rule)).is_some_and(|trend| {
+                highs.is_new(share as f32) && fills_soon(trend, share as f32, rule)
+            })
+        };
+        self.cord
+            .observe_if(at, level.judge(share), patience, interval, fills)
+    }
+
+    /// When it became almost full.
+    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+        self.cord.since().unwrap_or(at)
+    }
+
+    pub(super) fn finding(
+        &self,
+        gpu: &GpuAt,
+        labels: &Labels,
+        recent: &Recent,
+        rule: &MemoryPressureRule,
+    ) -> Finding {
+        let share = self.share.unwrap_or_default();
+        let slope = self
+            .trend
+            .trend(slot_ms(rule))
+            .map_or(0.0, |trend| trend.slope_per_second);
+        let full_in = (slope > 0.0).then(|| (1.0 - share) / f64::from(slope) * 1e3);
+        let soon = full_in
+            .filter(|ms| *ms <= rule.full_within.millis() as f64)
+            .map(|ms| format!(", full in about {}", lasting(ms as i64)))
+            .unwrap_or_default();
+        let summary = format!(
+            "Memory of {} is {} full{soon}",
+            gpu_on_node(gpu),
+            percent(share)
+        );
+        let action = "The job is about to run out of device memory. Tell its owner: save a checkpoint, then lower \
+                      the batch size or look for a leak.";
+        let level = Evidence::new("memory used", percent(share))
+            .against(percent(rule.raise_share))
+            .over(recent.memory_percent());
+        let bytes = self.used.zip(self.total).map(|(used, total)| {
+            Evidence::new(
+                "bytes",
+                format!("{} of {}", gibibytes(used), gibibytes(total)),
+            )
+        });
+        let rise = Evidence::new("rise", format!("{:+.2} % a minute", f64::from(slope) * 6e3))
+            .against(format!("full within {}", rule.full_within));
+        let mut found = finding(rule, labels, summary, action)
+            .with(level)
+            .with_some(bytes)
+            .with(rise);
+        found.culprits.push(gpu.clone());
+        found
+    }
+}
+
+fn slot_ms(rule: &MemoryPressureRule) -> i64 {
+    rule.slope_window.millis() / (TrendWindow::SLOTS as i64 - 1)
+}
+
+/// Whether the memory will be full soon if it goes on like this, and whether this is a rise rather than noise or the
+/// last moment of a quick allocation.
+fn fills_soon(trend: Trend, share: f32, rule: &MemoryPressureRule) -> bool {
+    let within_s = rule.full_within.millis() as f32 / 1e3;
+    let reaches = trend.slope_per_second > 0.0 && share + trend.slope_per_second * within_s >= 1.0;
+    let rose = trend.rises >= RISE_STEPS && trend.max - trend.min >= RISE;
+    reaches && (trend.halves_rise || rose)
+}

@@ -1,0 +1,121 @@
+//! GpuUnresponsive: calls for a GPU do not come back. *(pure)*
+//!
+//! One GPU alone: its own firmware hangs. All GPUs of a node: the driver hangs, and that is one finding on the node.
+
+use std::time::Duration;
+
+use entrenar::andon::{Cord, CordChange, Patience, Verdict};
+use entrenar::metric::NvmlStatus;
+use entrenar::report::Labels;
+use entrenar::unit::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::finding::{finding, gpu_on_node, lasting};
+use super::rules::{Span, require, rule};
+use super::{Evidence, Finding, GpuAt};
+use entrenar::gpu::NodeId;
+
+rule! {
+    /// Calls for a GPU do not come back.
+    GpuUnresponsiveRule: GpuUnresponsive, named "gpu_unresponsive", Critical, true;
+    /// How long its calls must have timed out, over two ticks at least.
+    hold: Span = Span::secs(5);
+    /// How long its calls must have failed with an error that says nothing.
+    unknown_hold: Span = Span::secs(30);
+    /// How many ticks in a row it must answer.
+    good_ticks: u32 = 5;
+    => |this| {
+        let can_be = this.unknown_hold >= this.hold;
+        require(can_be, "unknown_hold", "write at least as long as hold: it is the weaker sign")?;
+        require((1..=1000).contains(&this.good_ticks), "good_ticks", "write a number from 1 to 1000")
+    }
+}
+
+/// What is remembered of a GPU's answers.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct UnresponsiveState {
+    cord: Cord,
+    stalled: bool,
+}
+
+impl UnresponsiveState {
+    pub(super) fn observe(
+        &mut self,
+        at: Timestamp,
+        status: NvmlStatus,
+        interval: Duration,
+        rule: &GpuUnresponsiveRule,
+    ) -> Option<CordChange> {
+        self.stalled = matches!(status, NvmlStatus::Timeout | NvmlStatus::Unknown);
+        let verdict = if self.stalled {
+            Verdict::Unwelcome
+        } else {
+            Verdict::Fine
+        };
+        let hold = if status == NvmlStatus::Unknown {
+            rule.unknown_hold.0
+        } else {
+            rule.hold.0
+        };
+        let patience = Patience {
+            // Two ticks at least, however far apart they are.
+            hold: hold.max(interval / 2),
+            settle: interval * rule.good_ticks.saturating_sub(1),
+        };
+        self.cord.observe(at, verdict, patience, interval)
+    }
+
+    /// Whether the last tick's calls did not come back.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    pub(super) fn is_raised(&self) -> bool {
+        self.cord.is_raised()
+    }
+
+    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+        self.cord.since().unwrap_or(at)
+    }
+
+    pub(super) fn finding(
+        &self,
+        at: Timestamp,
+        gpu: &GpuAt,
+        labels: &Labels,
+        rule: &GpuUnresponsiveRule,
+    ) -> Finding {
+        let lasts = at.0 - self.started_at(at).0;
+        let summary = format!(
+            "{} has not answered for {}",
+            gpu_on_node(gpu),
+            lasting(lasts)
+        );
+        let action = "Its firmware (GSP) may hang. Drain the node, reset the GPU, and reboot the node if the reset \
+                      does not come back.";
+        let mut found = finding(rule, labels, summary, action)
+            .with(Evidence::new("no answer for", lasting(lasts)).against(rule.hold.to_string()));
+        found.culprits.push(gpu.clone());
+        found.missing.push("every metric of this GPU".into());
+        found
+    }
+}
+
+/// The same for a node of which no GPU answers.
+pub(super) fn node_finding(
+    node: &NodeId,
+    gpus: usize,
+    labels: &Labels,
+    rule: &GpuUnresponsiveRule,
+) -> Finding {
+    let summary = format!("None of the {gpus} GPUs of {node} answers: its driver hangs");
+    let action = "Look at the kernel's log for NVRM errors, drain the node and reboot it.";
+    let mut found = finding(rule, labels, summary, action).with(Evidence::new(
+        "GPUs without an answer",
+        format!("{gpus} of {gpus}"),
+    ));
+    found
+        .missing
+        .push("every metric of this node's GPUs".into());
+    found
+}
