@@ -78,9 +78,10 @@ impl SqliteStore {
     /// Finishes what is queued, folds the write-ahead log into the file and lets go of it. Later writes are refused as
     /// unavailable.
     pub async fn close(&self) {
+        // Readers first: only the last connection folds the log into the file, and a read-only one cannot.
+        self.readers.close().await;
         // A writer that is gone already has closed everything.
         let _ = self.patient.send(Patient::Close).await;
-        self.readers.close().await;
         if let Some(writer) = self.writer.lock().await.take() {
             let _ = writer.await;
         }
