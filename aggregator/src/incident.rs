@@ -104,6 +104,14 @@ impl Incident {
             scope: self.scope.key(),
         }
     }
+
+    /// Closed by a person while its cord was raised: until the cord has cleared, it opens nothing new. A cord pulled by
+    /// hand has no evidence to wait for.
+    pub fn is_held(&self) -> bool {
+        self.state == State::Closed
+            && self.resolution == Some(Resolution::Closed)
+            && self.kind != Kind::Manual
+    }
 }
 
 /// A line of an incident's story.

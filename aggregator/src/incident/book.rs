@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use entrenar::unit::Timestamp;
 
-use crate::andon::{Change, CordKey, Kind, Resolution, Transition};
+use crate::andon::{Change, CordKey, Resolution, Transition};
 use crate::incident::draft::{Draft, ENGINE, words_for};
 use crate::incident::id::incident_id;
 use crate::incident::{CloseReason, Decision, Flags, Incident, NoticeEvent, State};
@@ -55,7 +55,9 @@ impl IncidentBook {
         for incident in incidents {
             let newest = self.newest.entry(incident.cord()).or_default();
             *newest = incident.last_transition_at.max(*newest);
-            self.keep(incident);
+            if incident.state.is_open() || incident.is_held() {
+                self.keep(incident);
+            }
         }
     }
 
@@ -136,11 +138,10 @@ impl IncidentBook {
         incident.ordinal += 1;
         draft.line(&incident.id, now, "closed", who, note);
         draft.finish(&mut incident, Resolution::Closed, now);
-        // A cord pulled by hand has no evidence to wait for: closing it lets it go.
-        if incident.kind == Kind::Manual {
-            self.forget(&incident);
-        } else {
+        if incident.is_held() {
             self.keep(incident);
+        } else {
+            self.forget(&incident);
         }
         Ok(draft.decision)
     }

@@ -257,7 +257,7 @@ fn fact(evidence: &Evidence) -> Fact {
     }
 }
 
-/// `▁▅·█ 70 … 94`: recent values between their least and their greatest.
+/// `▁▆·█ 70 … 94`: recent values between their least and their greatest.
 fn spark(series: &[Option<f64>]) -> Option<String> {
     let there = || series.iter().flatten().copied().filter(|v| v.is_finite());
     let low = there().reduce(f64::min)?;
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(message.cluster, "c");
         assert_eq!(message.since, "2023-11-14T22:13:20.000Z");
         assert_eq!(message.facts[0].text, "94 °C, threshold 90 °C");
-        assert_eq!(message.facts[0].spark.as_deref(), Some("▁▅·█ 70 … 94"));
+        assert_eq!(message.facts[0].spark.as_deref(), Some("▁▆·█ 70 … 94"));
         assert_eq!(message.action, "Check the fans, then drain the node.");
         assert_eq!(message.missing, "memory_temperature_celsius");
         assert_eq!(message.link, "https://andon.example/incidents/0123");

@@ -190,7 +190,7 @@ mod tests {
         let details = &body["payload"]["custom_details"];
         assert_eq!(
             details["evidence"]["temperature_celsius"],
-            "94 °C, threshold 90 °C ▁▅·█ 70 … 94"
+            "94 °C, threshold 90 °C ▁▆·█ 70 … 94"
         );
         assert_eq!(details["missing_data"], "memory_temperature_celsius");
         assert_eq!(details["cluster"], "c");

@@ -220,7 +220,7 @@ mod tests {
             "*Cluster*",
             "2023-11-14T22:13:20.000Z",
             "94 °C, threshold 90 °C",
-            "▁▅·█",
+            "▁▆·█",
             "Check the fans",
             "Missing data: memory_temperature_celsius",
             "?acknowledge=1",

@@ -264,7 +264,7 @@ mod tests {
         let description = alert["annotations"]["description"].as_str().expect("text");
         assert_eq!(
             description,
-            "temperature_celsius: 94 °C, threshold 90 °C ▁▅·█ 70 … 94"
+            "temperature_celsius: 94 °C, threshold 90 °C ▁▆·█ 70 … 94"
         );
         assert_eq!(body["groupKey"], r#"{}:{alertname="Xid", cluster="c"}"#);
         assert_eq!(alert["endsAt"], NOT_OVER);

@@ -11,7 +11,7 @@ use entrenar::report::{Hello, Holder, HolderChange, Inventory, StreamId};
 use entrenar::unit::Timestamp;
 
 use super::*;
-use crate::andon::{Kind, Severity};
+use crate::andon::{Kind, Resolution, Severity};
 use crate::chunk::{self, stretch};
 use crate::incident::testing::incident;
 use crate::incident::{Notice, NoticeEvent, State};
@@ -28,6 +28,7 @@ macro_rules! contract {
             an_older_snapshot_does_not_replace_a_newer_one
             deciding_twice_is_harmless_and_old_news_are_ignored
             a_cord_has_one_open_incident_and_a_refused_decision_leaves_no_trace
+            what_a_person_closed_is_recovered_until_its_cord_has_cleared
             incidents_are_filtered_and_paged_newest_first
             attempts_are_counted_and_a_settled_notice_is_no_longer_pending
             retention_drops_what_is_old_and_keeps_what_is_open_or_current

@@ -239,7 +239,10 @@ impl Kept {
             .iter()
             .map(|((gpu, _), change)| (gpu, change))
             .collect();
-        let open = self.incidents.values().filter(|i| i.state.is_open());
+        let open = self
+            .incidents
+            .values()
+            .filter(|i| i.state.is_open() || i.is_held());
         let ends = self
             .journal
             .first_key_value()

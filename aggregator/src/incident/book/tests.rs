@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::andon::Severity;
-use crate::andon::{RuleUid, Scope};
+use crate::andon::{Kind, RuleUid, Scope};
 use crate::incident::testing::transition;
 use crate::notify::route::Route;
 

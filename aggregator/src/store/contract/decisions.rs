@@ -117,6 +117,22 @@ pub(crate) async fn a_cord_has_one_open_incident_and_a_refused_decision_leaves_n
     assert_eq!(store.recover().await.unwrap().open_incidents, [second]);
 }
 
+pub(crate) async fn what_a_person_closed_is_recovered_until_its_cord_has_cleared(
+    store: &dyn Store,
+) {
+    let mut closed = fired("a", 10);
+    closed.state = State::Closed;
+    closed.resolution = Some(Resolution::Closed);
+    store.decide(decision(&closed, 10)).await.unwrap();
+    let kept = store.recover().await.unwrap().open_incidents;
+    assert_eq!(kept, [closed.clone()]);
+
+    closed.ordinal += 1;
+    closed.resolution = Some(Resolution::Recovered);
+    store.decide(decision(&closed, 10)).await.unwrap();
+    assert_eq!(store.recover().await.unwrap().open_incidents, []);
+}
+
 pub(crate) async fn incidents_are_filtered_and_paged_newest_first(store: &dyn Store) {
     let mut all: Vec<Incident> = (0..4i64)
         .map(|i| fired(&format!("n{i}"), 10 - i / 2))

@@ -20,10 +20,15 @@ use crate::store::{
 
 pub(super) async fn recover(readers: &SqlitePool) -> StoreResult<Recovered> {
     let mut tx = readers.begin().await?;
-    let incidents: Vec<(String,)> =
-        sqlx::query_as("SELECT doc FROM incident WHERE open = 1 ORDER BY fired_at_ms, id")
-            .fetch_all(&mut *tx)
-            .await?;
+    // Open, or held: see `Incident::is_held`.
+    let incidents: Vec<(String,)> = sqlx::query_as(
+        "SELECT doc FROM incident
+         WHERE open = 1 OR (kind <> 'Manual' AND json_extract(doc, '$.state') = 'closed'
+             AND json_extract(doc, '$.resolution') = 'closed')
+         ORDER BY fired_at_ms, id",
+    )
+    .fetch_all(&mut *tx)
+    .await?;
     let cords: Vec<(String, String, i64)> =
         sqlx::query_as("SELECT rule, scope, last_transition_at_ms FROM cord ORDER BY rule, scope")
             .fetch_all(&mut *tx)
