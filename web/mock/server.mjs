@@ -100,8 +100,9 @@ export async function startMock({ port = 0, nodes = 8, gpus = 8, token = null, s
   }
 
   async function file(res, path) {
-    const known = extname(path) !== '';
-    const name = known ? normalize(path).replace(/^(\.\.[/\\])+/, '') : '/index.html';
+    // A node's name may have dots: only what looks like a file of ours is looked for.
+    const isFile = path.startsWith('/assets/') || /^\/[^/]*\.[^/]*$/.test(path);
+    const name = isFile ? normalize(path) : '/index.html';
     const body = await readFile(join(DIST, name)).catch(() => null);
     if (body === null) return res.writeHead(404).end();
     res.writeHead(200, { 'content-type': TYPES[extname(name)] ?? 'application/octet-stream', 'content-security-policy': CSP }).end(body);

@@ -70,6 +70,14 @@ describe('any server', () => {
     nothingWrong();
   });
 
+  test('a link to a node whose name has dots leads to the board, as every link does', async () => {
+    const { url, page } = await board({ path: '/nodes/gpu-1.cluster.internal' });
+    await live(page);
+    await page.getByText('There is no node gpu-1.cluster.internal').waitFor();
+    assert.equal((await fetch(`${url}/assets/none.js`)).status, 404);
+    nothingWrong();
+  });
+
   test('the most urgent incident that nobody has is acknowledged by keyboard', { timeout: INCIDENT_WAIT_MS + 30_000 }, async () => {
     const { url, page } = await board();
     await live(page);

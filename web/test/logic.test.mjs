@@ -11,7 +11,7 @@ before(async () => {
   const root = fileURLToPath(new URL('..', import.meta.url));
   vite = await createServer({ root, configFile: false, logLevel: 'error', server: { middlewareMode: true, ws: false, watch: null }, appType: 'custom', optimizeDeps: { noDiscovery: true } });
   const load = (name) => vite.ssrLoadModule(`/src/lib/${name}.ts`);
-  lib = Object.assign({}, ...(await Promise.all(['sse', 'incidents', 'filter', 'format', 'series', 'stream', 'cells'].map(load))));
+  lib = Object.assign({}, ...(await Promise.all(['sse', 'incidents', 'names', 'filter', 'format', 'series', 'stream', 'cells'].map(load))));
 });
 after(() => vite?.close());
 
@@ -65,6 +65,15 @@ test('an incident touches its GPU, its whole node when it names no GPU, and noth
   assert.ok(touches({ node: 'n1', gpu: null }, { node: 'n1', device: 4 }));
   assert.ok(touches({ job: 'j', gpus: [{ node: 'n2', gpu: 0 }] }, { node: 'n2', device: 0 }));
   assert.ok(!touches({ job: 'j', gpus: [{ node: 'n2', gpu: 0 }] }, { node: 'n2', device: 1 }));
+});
+
+test('node names lose what all of them share, and still differ', () => {
+  const short = (names) => [...lib.shortNames(names).values()].join(' ');
+  assert.equal(short(['n01', 'n02']), 'n01 n02');
+  assert.equal(short(['gpu-1.a.example', 'gpu-2.a.example']), 'gpu-1 gpu-2');
+  assert.equal(short(['gpu-h100-pool-b-n01.x', 'gpu-h100-pool-b-n12.x']), '…n01 …n12');
+  assert.equal(short(['gpu-h100-pool-b-n01.x']), 'gpu-h100-pool-b-n01.x');
+  assert.equal(short(['a-very-long-node-name-1', 'b']), 'a-very-long-node-name-1 b');
 });
 
 test('numbers carry units, absence is a dash and never a zero', () => {

@@ -1,5 +1,6 @@
 // The fleet as the board holds it: nodes, their GPUs, jobs. Objects stay the same over updates, so that lamps are not redrawn.
 import { naturally } from './filter';
+import { shortNames } from './names';
 import type { Gpu, Job, Light, Metrics, Node, StreamEvents } from './types';
 
 export const LIGHTS: Light[] = ['red', 'yellow', 'grey', 'blue', 'green'];
@@ -55,6 +56,7 @@ class Fleet {
   pointedJob = $state<string | null>(null);
   private byName = new Map<string, NodeState>();
 
+  private short = $derived(shortNames(this.nodes.map((n) => n.name)));
   gpuCount = $derived(this.nodes.reduce((n, node) => n + node.gpus.length, 0));
   counts = $derived.by(() => {
     const counts: Record<Light, number> = { red: 0, yellow: 0, grey: 0, blue: 0, green: 0 };
@@ -66,6 +68,11 @@ class Fleet {
     // Read, so that whoever asked learns when nodes come and go.
     void this.nodes;
     return this.byName.get(name);
+  }
+
+  /** A node's name as short as it can be among the nodes that are there. */
+  shortName(name: string): string {
+    return this.short.get(name) ?? name;
   }
 
   /** Puts in what the API says is there; what it no longer says is forgotten. */

@@ -76,12 +76,12 @@ export const jobHref = (job: string) => `/jobs/${encodeURIComponent(job)}`;
 export const incidentHref = (id: string) => `/incidents/${encodeURIComponent(id)}`;
 
 /** Where an incident is, smallest place first. */
-export function places(scope: Scope, withJob = true): Place[] {
+export function places(scope: Scope, withJob = true, called = (node: string) => node): Place[] {
   const found: Place[] = [];
-  if (scope.node != null && scope.gpu != null) found.push({ text: `${scope.node} GPU ${scope.gpu}`, href: gpuHref(scope.node, scope.gpu) });
-  else if (scope.node != null) found.push({ text: scope.node, href: nodeHref(scope.node) });
-  else if (scope.gpus?.length) found.push(...scope.gpus.map((g) => ({ text: `${g.node} GPU ${g.gpu}`, href: gpuHref(g.node, g.gpu) })));
-  else if (scope.nodes?.length) found.push(...scope.nodes.map((n) => ({ text: n, href: nodeHref(n) })));
+  if (scope.node != null && scope.gpu != null) found.push({ text: `${called(scope.node)} GPU ${scope.gpu}`, href: gpuHref(scope.node, scope.gpu) });
+  else if (scope.node != null) found.push({ text: called(scope.node), href: nodeHref(scope.node) });
+  else if (scope.gpus?.length) found.push(...scope.gpus.map((g) => ({ text: `${called(g.node)} GPU ${g.gpu}`, href: gpuHref(g.node, g.gpu) })));
+  else if (scope.nodes?.length) found.push(...scope.nodes.map((n) => ({ text: called(n), href: nodeHref(n) })));
   if (scope.job != null && (withJob || found.length === 0)) found.push({ text: scope.job, href: jobHref(scope.job) });
   return found.length ? found : [{ text: 'the whole fleet', href: null }];
 }
