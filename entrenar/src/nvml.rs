@@ -9,12 +9,13 @@
 
 mod events;
 mod identify;
+mod kernel;
 mod limits;
 mod raw;
 mod read;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub struct NvmlBackend {
     /// Never dropped, never closed.
     nvml: &'static Nvml,
     driver_version: Option<String>,
+    kernel_gpus: PathBuf,
     roll_call: RollCall,
     devices: RwLock<Devices>,
     events: Mutex<EventSource>,
@@ -94,10 +96,18 @@ impl NvmlBackend {
         Self {
             nvml,
             driver_version: nvml.sys_driver_version().ok(),
+            kernel_gpus: kernel::GPUS.into(),
             roll_call: RollCall::new(nvml),
             devices: RwLock::default(),
             events: Mutex::new(EventSource::new(nvml)),
         }
+    }
+
+    /// Looks for the kernel's list of GPUs in another place than `/proc/driver/nvidia/gpus`.
+    #[must_use]
+    pub fn with_kernel_list(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.kernel_gpus = dir.into();
+        self
     }
 
     /// What the GPUs seen so far cannot report, and why, in the order of device and metric.
@@ -168,8 +178,35 @@ impl NvmlBackend {
         })
     }
 
-    /// Who sits at an index, or sat there before it fell silent: a lost GPU stays in the inventory, so that it is
-    /// missed by name.
+    /// Fills in who does not say who it is now: who sat there before it fell silent, else who the kernel says sits
+    /// there. A lost GPU stays in the inventory, so that it is missed by name.
+    fn name_the_silent(&self, gpus: &mut [Option<GpuInfo>]) {
+        if gpus.iter().all(Option::is_some) {
+            return;
+        }
+        let here: Vec<GpuUuid> = gpus.iter().flatten().map(|gpu| gpu.uuid.clone()).collect();
+        let kernel = self.kernel_list(gpus);
+        for (index, silent) in gpus.iter_mut().enumerate().filter(|(_, gpu)| gpu.is_none()) {
+            let before = self.known_at(index as u32).map(|(info, _)| info);
+            // Who answers elsewhere has moved.
+            let before = before.filter(|info| !here.contains(&info.uuid));
+            *silent = before.or_else(|| kernel.get(index).cloned());
+        }
+    }
+
+    /// The kernel's list, if it is about the same GPUs: a container may see fewer through NVML.
+    fn kernel_list(&self, gpus: &[Option<GpuInfo>]) -> Vec<GpuInfo> {
+        let mut kernel = kernel::list(&self.kernel_gpus);
+        let agrees = |(nvml, kernel): (&Option<GpuInfo>, &GpuInfo)| {
+            nvml.as_ref().is_none_or(|gpu| gpu.uuid == kernel.uuid)
+        };
+        if kernel.len() != gpus.len() || !gpus.iter().zip(&kernel).all(agrees) {
+            kernel.clear();
+        }
+        kernel
+    }
+
+    /// Who sits at an index, or sat there before it fell silent.
     fn known_at(&self, index: u32) -> Option<Known> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
         let entry = devices
@@ -191,24 +228,24 @@ impl GpuBackend for NvmlBackend {
 
     fn inventory(&self) -> Result<Vec<GpuInfo>, GpuError> {
         let count = self.count()?;
-        let mut heard = self.roll_call.call(count, &|index| self.known_at(index));
-        let found: Vec<Option<Known>> = (0..count).map(|i| heard.remove(&i)?.ok()).collect();
-        let here: Vec<GpuUuid> = found
-            .iter()
-            .flatten()
-            .map(|(info, _)| info.uuid.clone())
-            .collect();
-        let mut gpus = Vec::with_capacity(found.len());
-        for (index, known) in found.into_iter().enumerate() {
-            match known {
-                Some((info, device)) => gpus.push(self.keep(device, info).info.clone()),
-                // It does not say who it is now: who was there before, unless that one sits elsewhere.
-                None => gpus.extend(
-                    self.known_at(index as u32)
-                        .map(|(info, _)| info)
-                        .filter(|info| !here.contains(&info.uuid)),
-                ),
+        let heard = self.roll_call.call(count, &|index| self.known_at(index));
+        let mut failure = None;
+        let mut gpus = vec![None; count as usize];
+        for (index, answer) in heard {
+            match answer {
+                Ok((info, device)) => {
+                    gpus[index as usize] = Some(self.keep(device, info).info.clone());
+                }
+                Err(error) => failure = failure.or(Some(gpu_error(index, &error))),
             }
+        }
+        self.name_the_silent(&mut gpus);
+        let gpus: Vec<GpuInfo> = gpus.into_iter().flatten().collect();
+        if gpus.is_empty() && count > 0 {
+            return Err(failure.unwrap_or(GpuError::Timeout {
+                device: 0,
+                waited: identify::DEADLINE,
+            }));
         }
         Ok(gpus)
     }

@@ -14,7 +14,7 @@ use fake_nvml::harness::FakeNvml;
 /// A host with the library installed.
 struct Host {
     nvml: FakeNvml,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Host {
@@ -22,7 +22,7 @@ impl Host {
         let dir = tempfile::tempdir().expect("a temporary directory");
         Self {
             nvml: FakeNvml::install(dir.path(), scenario),
-            _dir: dir,
+            dir,
         }
     }
 
@@ -368,6 +368,33 @@ fn a_gpu_that_hangs_from_the_start_does_not_hide_the_others() {
         std::thread::yield_now();
     }
     assert_eq!(indices(), [0, 1, 2]);
+}
+
+#[test]
+fn a_gpu_that_hangs_from_the_start_is_named_by_the_kernel() {
+    let host = Host::playing("gpus 2\ngpu 1 call * hang");
+    for index in [0, 1] {
+        let gpu = host
+            .dir
+            .path()
+            .join(format!("gpus/0000:0{}:00.0", 4 + index));
+        std::fs::create_dir_all(&gpu).unwrap();
+        let uuid = format!("GPU-00000000-fa4e-4000-8000-{index:012}");
+        std::fs::write(gpu.join("information"), format!("GPU UUID: \t {uuid}\n")).unwrap();
+    }
+    let backend = host.open().with_kernel_list(host.dir.path().join("gpus"));
+    let listed = gpus(&backend);
+    assert_eq!(
+        listed[1].uuid.as_str(),
+        "GPU-00000000-fa4e-4000-8000-000000000001"
+    );
+    assert_eq!((listed[1].index, listed.len()), (1, 2));
+}
+
+#[test]
+fn when_no_gpu_says_who_it_is_there_is_an_error_and_not_an_empty_node() {
+    let host = Host::playing("gpus 2\ngpu * lost");
+    assert_eq!(host.open().inventory(), Err(GpuError::Lost { device: 0 }));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::raw;
 
 /// How long a GPU may take to say who it is. One that has to be woken up first, because persistence mode is off, may
 /// take longer and is then found the next time.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Stack of an asking thread.
 const STACK_BYTES: usize = 256 * 1024;

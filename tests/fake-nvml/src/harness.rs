@@ -81,20 +81,17 @@ impl FakeNvml {
     }
 }
 
-/// The library that cargo built: beside the running executable or, for a binary or an example, in `deps`.
+/// The library that cargo built, always into `deps`: a copy elsewhere may be of another day.
 fn built_library() -> PathBuf {
     let exe = std::env::current_exe().expect("the path of this executable");
     let name = "libfake_nvml.so";
-    let places = exe.ancestors().skip(1).take(2);
-    places
-        .flat_map(|dir| [dir.join(name), dir.join("deps").join(name)])
+    // A test is in deps itself; a binary is beside it, and an example beside that.
+    exe.ancestors()
+        .skip(1)
+        .take(3)
+        .map(|dir| dir.join("deps").join(name))
         .find(|path| path.is_file())
-        .unwrap_or_else(|| {
-            panic!(
-                "{name} is not beside {}: build the crate fake-nvml",
-                exe.display()
-            )
-        })
+        .unwrap_or_else(|| panic!("{name} is not in deps: build the crate fake-nvml"))
 }
 
 /// Changes a name in the string table of a shared library. The table that the loader searches holds hashes of the
