@@ -96,6 +96,9 @@ pub struct ProbeStats {
     pub events_lost: u64,
     /// Why the last enumeration failed, if it did.
     pub discovery_error: Option<GpuError>,
+    /// Time since the last enumeration that came back; much more than [`DISCOVERY_INTERVAL`] when the next one hangs.
+    /// `None` before the first.
+    pub discovery_age: Option<Duration>,
 }
 
 /// The reader of a node's GPUs. Dropping it lets its threads go; one that is inside a driver call goes when that ends.
@@ -107,6 +110,7 @@ pub struct Probe {
     inventory: Arc<Inventory>,
     discovery: Discovery,
     discovery_error: Option<GpuError>,
+    enumerated_at: Option<Duration>,
     slots: HashMap<GpuUuid, Slot>,
     ledger: Ledger,
     events: mpsc::Sender<GpuEvent>,
@@ -178,6 +182,7 @@ impl Probe {
             roster,
             discovery,
             discovery_error: None,
+            enumerated_at: None,
             slots: HashMap::new(),
             ledger: Ledger::default(),
             events,
@@ -229,6 +234,9 @@ impl Probe {
             lost_threads: slots().map(Slot::lost_threads).sum(),
             events_lost: self.events_lost.load(Ordering::Relaxed),
             discovery_error: self.discovery_error.clone(),
+            discovery_age: self
+                .enumerated_at
+                .map(|at| self.clock.monotonic().saturating_sub(at)),
         }
     }
 
@@ -283,6 +291,9 @@ impl Probe {
 
     /// Takes in the outcome of an enumeration, if there is one.
     fn take_in(&mut self, outcome: Found) {
+        if outcome.is_some() {
+            self.enumerated_at = Some(self.clock.monotonic());
+        }
         match outcome {
             None => {}
             Some(Err(error)) => self.discovery_error = Some(error),

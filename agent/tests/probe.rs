@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use entrenar::backend::Depth;
+use entrenar::backend::{Depth, GpuError};
 use entrenar::clock::SystemClock;
 use entrenar::gpu::Values;
 use entrenar::metric::{self, NvmlStatus};
+use entrenar::mock::MockGpuBackend;
 use entrenar::nvml::NvmlBackend;
 use entrenar::report::{GpuEvent, GpuEventKind};
 use entrenar_agent::evidence::proc::Proc;
@@ -68,7 +69,7 @@ fn statuses(sweep: &Sweep) -> Vec<NvmlStatus> {
     sweep.rows.iter().map(status).collect()
 }
 
-use NvmlStatus::{GpuIsLost, NotFound, Ok as Fine, Timeout};
+use NvmlStatus::{GpuIsLost, NotFound, Ok as Fine, ResetRequired, Timeout};
 
 #[tokio::test]
 async fn one_gpu_that_never_answers_does_not_delay_the_others() {
@@ -195,4 +196,40 @@ async fn the_processes_on_a_gpu_tell_who_holds_it_and_its_end_gives_it_back() {
     host.nvml.play("gpus 2");
     let changes = host.probe.read_all(Depth::Full).await.holder_changes;
     assert_eq!(changes[0].holder, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_never_blocks_is_read_in_place_and_in_virtual_time() {
+    let mock = MockGpuBackend::new()
+        .with_device(0, "steady")
+        .with_temperature(60)
+        .with_device(1, "broken")
+        .with_failure(GpuError::ResetRequired { device: 1 });
+    let config = ProbeConfig::for_interval(Duration::from_secs(1));
+    let (mut probe, _events) =
+        Probe::start(Arc::new(mock), Arc::new(SystemClock), config).expect("no thread is needed");
+    let inventory = probe.ready(Duration::ZERO).await.expect("GPUs");
+    assert_eq!((inventory.generation, inventory.gpus.len()), (1, 2));
+    let sweep = probe.read_all(Depth::Fast).await;
+    assert_eq!(statuses(&sweep), [Fine, ResetRequired]);
+    assert_eq!(sweep.rows[0].get(metric::TEMPERATURE), Some(60));
+}
+
+#[tokio::test]
+async fn a_driver_that_hangs_as_a_whole_is_told_as_such() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let nvml = FakeNvml::install(dir.path(), "gpus 2\ncall nvmlDeviceGetCount_v2 hang");
+    let backend = NvmlBackend::open(Some(&nvml.library())).expect("the library opens");
+    let config = ProbeConfig::for_interval(Duration::from_secs(1));
+    let (mut probe, _events) =
+        Probe::start(Arc::new(backend), Arc::new(SystemClock), config).expect("threads");
+    let error = probe
+        .ready(Duration::from_millis(50))
+        .await
+        .expect_err("nothing comes back");
+    assert!(
+        error.to_string().contains("no enumeration within 50 ms"),
+        "{error}"
+    );
+    assert_eq!(probe.read_all(Depth::Fast).await.rows, []);
 }
