@@ -88,9 +88,12 @@ export function offset(seconds: number | null): string {
   return sign + (size < 1 ? unit((size * 1000).toFixed(0), 'ms') : size < 60 ? unit(size.toFixed(1), 's') : duration(size));
 }
 
+/** Local wall time of day. */
+export const timeOfDay = (at: Date) => `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
+
 /** Local wall time; the date only if it is not today's. */
 export function localTime(at: Date, now = new Date()): string {
-  const time = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
+  const time = timeOfDay(at);
   if (at.toDateString() === now.toDateString()) return time;
   return `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} ${time}`;
 }
