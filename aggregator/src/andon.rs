@@ -23,6 +23,10 @@ mod register;
 pub mod rules;
 mod sample;
 mod snapshot;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod testing;
 mod thermal;
 mod unresponsive;
 mod xid;

@@ -94,6 +94,8 @@ pub struct Trend {
     pub halves_rise: bool,
     /// How many values lie above the one before them.
     pub rises: u32,
+    /// How many lie below it.
+    pub falls: u32,
     /// Slots with a value.
     pub seen: u32,
 }
@@ -127,6 +129,7 @@ impl TrendWindow {
             return None;
         }
         let values = || points().map(|(_, value)| value);
+        let steps = || values().zip(values().skip(1));
         let mean = values().sum::<f32>() / n as f32;
         let mean_slot = points().map(|(slot, _)| slot).sum::<f32>() / n as f32;
         let (up, across) = points().fold((0.0, 0.0), |(up, across), (slot, value)| {
@@ -146,10 +149,8 @@ impl TrendWindow {
                 0.0
             },
             halves_rise: n >= 2 && newer > older,
-            rises: values()
-                .zip(values().skip(1))
-                .filter(|(before, after)| after > before)
-                .count() as u32,
+            rises: steps().filter(|(before, after)| after > before).count() as u32,
+            falls: steps().filter(|(before, after)| after < before).count() as u32,
             seen: n as u32,
         })
     }

@@ -4,8 +4,11 @@
 //! that is gone explains its XIDs and the idleness of its whole job. A **group** is many of one kind that share a node,
 //! rack, switch, feed or job: the first leads, the others follow.
 
+use std::fmt;
+
 use entrenar::gpu::NodeId;
 use entrenar::unit::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::fleet::Fleet;
 use super::register::Up;
@@ -28,6 +31,25 @@ fn depth(kind: Kind) -> Option<u8> {
         | Kind::PowerLimit
         | Kind::MonitoringFault
         | Kind::Manual => None,
+    }
+}
+
+/// What members of a group have in common, the narrowest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Shared {
+    Node(NodeId),
+    Job(String),
+    /// A rack, switch or feed, in words.
+    Place(String),
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Job(job) => write!(f, "job {job}"),
+            Self::Place(place) => f.write_str(place),
+        }
     }
 }
 
@@ -86,7 +108,7 @@ pub(super) fn shared(
     follower: &Up,
     fleet: &Fleet,
     rule: &CausesRule,
-) -> Option<String> {
+) -> Option<Shared> {
     let apart = (at.0 - leader.joined_at.0).abs();
     if leader.kind != follower.kind || apart > rule.group_within.millis() {
         return None;
@@ -102,12 +124,12 @@ pub(super) fn shared(
     }
 }
 
-fn shared_place(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<String> {
+fn shared_place(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<Shared> {
     let (a, b) = (nodes_of(a), nodes_of(b));
     match (a, b) {
         ([], _) | (_, []) => None,
-        ([a], [b]) if a == b => Some(format!("node {a}")),
-        _ => shared_label(a.iter().chain(b), fleet),
+        ([a], [b]) if a == b => Some(Shared::Node(a.clone())),
+        _ => shared_label(a.iter().chain(b), fleet).map(Shared::Place),
     }
 }
 
@@ -126,14 +148,14 @@ pub(super) fn shared_label<'a>(
     })
 }
 
-fn shared_job(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<String> {
+fn shared_job(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<Shared> {
     let job = |scope: &Scope| match scope {
         Scope::Gpu { gpu } => fleet.job_of(&gpu.uuid).map(str::to_owned),
         Scope::Job { job, .. } => Some(job.clone()),
         _ => None,
     };
     let (a, b) = (job(a)?, job(b)?);
-    (a == b).then(|| format!("job {a}"))
+    (a == b).then_some(Shared::Job(a))
 }
 
 /// The nodes that a scope names.

@@ -289,9 +289,11 @@ impl Engine {
         }
     }
 
-    /// The watch begins with the first word.
+    /// The watch begins with the first word, and anew after a break.
     fn start(&mut self, now: Timestamp) {
         self.memory.started_at.get_or_insert(now);
+        let last = *self.memory.now.get_or_insert(now);
+        self.note_own_outage(now, last);
         self.memory.now = self.memory.now.max(Some(now));
     }
 

@@ -46,7 +46,8 @@ rule! {
 
 /// A new high must be above the old one by this share: allocators breathe.
 const NEW_HIGH: f32 = 0.001;
-/// A rise that has come to rest at the top counts if it was at least this high, and seen in this many steps.
+/// A rise that has come to rest at the top counts if nothing was given back meanwhile, if it was at least this high,
+/// and if it was seen in this many steps.
 const RISE: f32 = 0.01;
 const RISE_STEPS: u32 = 3;
 
@@ -180,6 +181,6 @@ fn slot_ms(rule: &MemoryPressureRule) -> i64 {
 fn fills_soon(trend: Trend, share: f32, rule: &MemoryPressureRule) -> bool {
     let within_s = rule.full_within.millis() as f32 / 1e3;
     let reaches = trend.slope_per_second > 0.0 && share + trend.slope_per_second * within_s >= 1.0;
-    let rose = trend.rises >= RISE_STEPS && trend.max - trend.min >= RISE;
+    let rose = trend.falls == 0 && trend.rises >= RISE_STEPS && trend.max - trend.min >= RISE;
     reaches && (trend.halves_rise || rose)
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::cause;
+use super::cause::{self, Shared};
 use super::finding::listed;
 use super::fleet::Fleet;
 use super::rules::CausesRule;
@@ -57,7 +57,7 @@ pub(super) struct Up {
     /// Since when its cause is down, while it is still up.
     orphan_since: Option<Timestamp>,
     /// What its group shares, and who follows.
-    shared: Option<String>,
+    shared: Option<Shared>,
     followers: Vec<Scope>,
     /// When it was raised, or the last follower joined.
     pub(super) joined_at: Timestamp,
@@ -296,7 +296,7 @@ impl Register {
     }
 
     /// The first of its kind that stands alone and that it shares something with.
-    fn leader_for(&self, follower: &Up, links: Links<'_>) -> Option<(CordKey, String)> {
+    fn leader_for(&self, follower: &Up, links: Links<'_>) -> Option<(CordKey, Shared)> {
         let Links { fleet, rule } = links;
         let leaders = self.up.iter().filter(|(_, up)| up.consequence_of.is_none());
         let mut sharing: Vec<_> = leaders
@@ -327,12 +327,13 @@ impl Register {
     }
 
     /// Another one follows. That is told at the 1st, 2nd, 4th, 8th …
-    fn join(&mut self, leader: &CordKey, shared: String, follower: Scope, at: Timestamp) {
+    fn join(&mut self, leader: &CordKey, shared: Shared, follower: Scope, at: Timestamp) {
         let Some(up) = self.up.get_mut(leader) else {
             return;
         };
         up.joined_at = up.joined_at.max(at);
-        up.shared.get_or_insert(shared);
+        // The broadest holds for all.
+        up.shared = up.shared.take().max(Some(shared));
         up.followers.push(follower);
         if up.followers.len().is_power_of_two() {
             self.update(leader, at);

@@ -211,7 +211,7 @@ impl RuleSet {
         }
         let file: RulesFile = serde_saphyr::from_str(text).map_err(|wrong| {
             let line = wrong.location().map_or(1, |at| at.line());
-            error(line, first_line(&wrong.without_snippet().to_string()))
+            error(line, reason_of(&wrong.without_snippet().to_string()))
         })?;
         file.rules.check().map_err(|(rule, wrong)| {
             let reason = format!("{rule}.{}: {}", wrong.parameter, wrong.reason);
@@ -285,6 +285,9 @@ fn line_of(text: &str, rule: &str, parameter: &str) -> u64 {
         .map_or(rule_line, |(line, _)| line)
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+/// The parser's words, without the place, which is named before them.
+fn reason_of(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let (reason, _) = line.rsplit_once(" at line ").unwrap_or((line, ""));
+    reason.to_owned()
 }

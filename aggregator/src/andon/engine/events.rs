@@ -197,7 +197,13 @@ impl Engine {
                 Some(Scope::Node { node }) => About::Node(node.clone()),
                 _ => continue,
             };
-            let cause = self.memory.register.cause_of(&key);
+            // A GPU that was lost and answers again has been reset.
+            let lost = self.rules.gpu_lost.uid();
+            let cause = self
+                .memory
+                .register
+                .cause_of(&key)
+                .filter(|cause| cause.rule == lost);
             let cause_is_over = cause.is_some_and(|cause| !self.memory.register.is_up(cause));
             let over = match self.xid_mut(&about) {
                 Some(state) if cause_is_over => {

@@ -27,15 +27,13 @@ const JOB_STEP: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(super) fn sweep(&mut self, now: Timestamp) {
-        let last = self.memory.swept_at.max(self.memory.now);
         self.start(now);
-        self.note_own_outage(now, last);
         let swept = self.memory.swept_at;
         if swept.is_some_and(|swept| (0..SWEEP_MS).contains(&(now.0 - swept.0))) {
             return;
         }
         self.memory.swept_at = Some(now);
-        self.memory.now = Some(now);
+        self.end_own_outage(now);
         self.note_presence(now);
         self.judge_silence(now);
         self.end_blackout(now);
@@ -50,21 +48,22 @@ impl Engine {
         }
     }
 
+    fn end_own_outage(&mut self, now: Timestamp) {
+        if self.memory.outage_until.is_none_or(|until| now < until) {
+            return;
+        }
+        self.memory.outage_until = None;
+        // A blackout speaks with the same voice, and is not over.
+        if self.memory.blackout.is_none() {
+            let key = cord(&self.rules.monitoring_fault, &Scope::Fleet);
+            self.memory.register.clear(&key, now, Resolution::Recovered);
+        }
+    }
+
     /// A jump of the fleet's clock means that nobody watched: the start's grace applies again.
-    fn note_own_outage(&mut self, now: Timestamp, last: Option<Timestamp>) {
+    pub(super) fn note_own_outage(&mut self, now: Timestamp, last: Timestamp) {
         let rules = Arc::clone(&self.rules);
         let rule = &rules.monitoring_fault;
-        let scope = Scope::Fleet;
-        if self.memory.outage_until.is_some_and(|until| now >= until) {
-            self.memory.outage_until = None;
-            if self.memory.blackout.is_none() {
-                let key = cord(rule, &scope);
-                self.memory.register.clear(&key, now, Resolution::Recovered);
-            }
-        }
-        let Some(last) = last else {
-            return;
-        };
         let nodes = self.memory.fleet.nodes.values();
         let slowest_ms = nodes.map(|node| node.interval_ms).max().unwrap_or(0);
         let limit_ms = rule.own_outage.millis().max(3 * slowest_ms);
@@ -72,6 +71,7 @@ impl Engine {
         if away_ms.abs() <= limit_ms {
             return;
         }
+        self.memory.now = Some(now);
         self.memory.started_at = Some(now);
         self.memory.outage_until = Some(now + rules.node_lost.start_grace.0);
         for node in self.memory.fleet.nodes.values_mut() {
@@ -80,7 +80,8 @@ impl Engine {
         }
         if rule.enabled {
             let finding = outage_finding(away_ms, rule);
-            self.raise(rule, scope, rule.severity, (now, last.min(now)), finding);
+            let since = last.min(now);
+            self.raise(rule, Scope::Fleet, rule.severity, (now, since), finding);
         }
     }
 

@@ -1,0 +1,8 @@
+//! What the engine says, told as stories: one line in, one line out.
+
+mod causes;
+mod fleet;
+mod gpu;
+mod jobs;
+mod rules;
+mod sim;

@@ -1,0 +1,375 @@
+//! Stories of nodes: silence, goodbyes, restarts, clocks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use entrenar::report::Labels;
+use entrenar::unit::Timestamp;
+
+use crate::andon::testing::{BEGIN, Restarts, Stage, inventory, working};
+use crate::andon::{Change, Engine, Kind, Presence, RuleSet, Scope, Severity};
+
+fn names(n: usize) -> Vec<String> {
+    (1..=n).map(|n| format!("n{n:02}")).collect()
+}
+
+/// So many nodes of one GPU, eight to a rack, that have worked for two minutes.
+fn fleet(n: usize, restarts: Restarts) -> (Stage, Vec<String>) {
+    let names = names(n);
+    let mut stage = Stage::new(RuleSet::default()).restarting(restarts);
+    for (i, name) in names.iter().enumerate() {
+        let rack = format!("r{}", i / 8);
+        stage.hello(name, 1, &[("rack", &rack)]);
+    }
+    stage.work(&refs(&names), 120);
+    (stage, names)
+}
+
+fn refs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn presence(stage: &Stage, node: &str) -> Option<Presence> {
+    stage.engine.presence(&node.into())
+}
+
+#[test]
+fn a_node_that_falls_silent_is_lost_after_five_seconds_and_back_after_three_ticks() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet(20, restarts);
+        let others = refs(&names[1..]);
+        stage.work(&others, 60);
+        assert_eq!(presence(&stage, "n01"), Some(Presence::Silent));
+        stage.work(&refs(&names), 10);
+        assert_eq!(
+            stage.story(),
+            "125s Raised critical NodeLost node:n01, 182s Cleared(Recovered) critical NodeLost node:n01",
+            "{restarts:?}"
+        );
+        assert_eq!(presence(&stage, "n01"), Some(Presence::Live));
+        stage.assert_times_rise();
+    }
+}
+
+#[test]
+fn a_late_message_is_not_a_lost_node() {
+    let (mut stage, names) = fleet(20, Restarts::Never);
+    for _ in 0..10 {
+        stage.work(&refs(&names[1..]), 4);
+        assert_eq!(presence(&stage, "n01"), Some(Presence::Late));
+        stage.work(&refs(&names), 2);
+    }
+    assert_eq!(stage.story(), "");
+}
+
+#[test]
+fn a_slow_pace_has_more_patience() {
+    let mut stage = Stage::new(RuleSet::default()).every(Duration::from_secs(10));
+    for node in ["n01", "n02", "n03"] {
+        stage.hello(node, 1, &[]);
+    }
+    stage.work(&["n01", "n02", "n03"], 120);
+    stage.work(&["n02", "n03"], 60);
+    assert_eq!(stage.story(), "150s Raised critical NodeLost node:n01");
+}
+
+#[test]
+fn a_goodbye_makes_a_node_grey_not_lost() {
+    let (mut stage, names) = fleet(4, Restarts::Often);
+    stage.engine.goodbye(stage.now, &"n01".into());
+    stage.work(&refs(&names[1..]), 300);
+    assert_eq!(stage.story(), "");
+    assert_eq!(presence(&stage, "n01"), Some(Presence::Gone));
+    stage.hello("n01", 1, &[]);
+    assert_eq!(presence(&stage, "n01"), Some(Presence::Live));
+    stage.work(&refs(&names), 10);
+    assert_eq!(stage.story(), "");
+}
+
+#[test]
+fn all_agents_gone_for_twenty_seconds_is_no_page() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet(64, restarts);
+        stage.work(&[], 20);
+        stage.work(&refs(&names), 120);
+        assert_eq!(
+            stage.story(),
+            "125s Raised info MonitoringFault fleet, 140s Cleared(Recovered) info MonitoringFault fleet",
+            "{restarts:?}"
+        );
+        assert_eq!(stage.pages(), "");
+    }
+}
+
+#[test]
+fn agents_that_stay_away_are_one_finding_after_a_minute() {
+    let (mut stage, names) = fleet(20, Restarts::Often);
+    stage.work(&refs(&names[12..]), 200);
+    let group = "nodes:silent since 22:15:19 UTC";
+    assert_eq!(
+        stage.story(),
+        format!(
+            "125s Raised info MonitoringFault fleet, 185s Raised critical NodeLost {group}, \
+             185s Cleared(Explained) info MonitoringFault fleet"
+        )
+    );
+    stage.work(&refs(&names), 10);
+    assert!(stage.story().ends_with(&format!(
+        "322s Cleared(Recovered) critical NodeLost {group}"
+    )));
+}
+
+#[test]
+fn the_nodes_of_a_rack_that_go_dark_together_are_one_page() {
+    // Four of 64 are not enough to doubt the monitoring.
+    let (mut stage, names) = fleet(64, Restarts::Never);
+    let others: Vec<&str> = refs(&names)
+        .into_iter()
+        .filter(|n| !["n01", "n02", "n03", "n05"].contains(n))
+        .collect();
+    stage.work(&others, 60);
+    assert_eq!(stage.story(), "125s Raised critical NodeLost nodes:rack r0");
+    let raised = &stage.said[0];
+    assert!(matches!(&raised.scope, Scope::Nodes { nodes, .. } if nodes.len() == 4));
+    assert!(
+        raised
+            .finding
+            .summary
+            .starts_with("4 nodes are silent together (rack r0)")
+    );
+}
+
+#[test]
+fn a_restart_with_all_agents_connected_loses_nobody() {
+    let (mut stage, names) = fleet(64, Restarts::Never);
+    stage.restart();
+    stage.now = stage.now + Duration::from_secs(90);
+    // They come back one after the other.
+    for n in (0..=names.len()).step_by(2) {
+        stage.work(&refs(&names[..n]), 1);
+    }
+    stage.work(&refs(&names), 120);
+    assert_eq!(stage.pages(), "");
+    assert!(!stage.story().contains("NodeLost"), "{}", stage.story());
+}
+
+#[test]
+fn a_start_from_the_stored_inventory_finds_the_node_that_died_meanwhile() {
+    let mut stage = Stage::new(RuleSet::default());
+    let names = names(64);
+    for name in &names {
+        let labels = Labels::new();
+        stage.engine.expect(
+            stage.now,
+            &name.as_str().into(),
+            &labels,
+            &inventory(name, 1),
+            1000,
+        );
+    }
+    for name in &names[1..] {
+        stage.hello(name, 1, &[]);
+    }
+    assert_eq!(presence(&stage, "n01"), Some(Presence::Expected));
+    stage.work(&refs(&names[1..]), 120);
+    assert_eq!(stage.story(), "60s Raised critical NodeLost node:n01");
+}
+
+#[test]
+fn a_restart_after_a_long_outage_finds_the_node_that_died_meanwhile() {
+    let (mut stage, names) = fleet(64, Restarts::Never);
+    stage.restart();
+    stage.now = stage.now + Duration::from_secs(3600);
+    let back = stage.now.as_secs_f64() - BEGIN.as_secs_f64();
+    stage.work(&refs(&names[1..]), 120);
+    assert_eq!(
+        stage.pages(),
+        format!("{}s Raised critical NodeLost node:n01", back + 60.0)
+    );
+}
+
+#[test]
+fn a_lost_node_stays_lost_over_a_restart_and_is_not_raised_again() {
+    let (mut stage, names) = fleet(20, Restarts::Never);
+    stage.work(&refs(&names[1..]), 30);
+    stage.restart();
+    stage.now = stage.now + Duration::from_secs(30);
+    stage.work(&refs(&names[1..]), 120);
+    stage.work(&refs(&names), 5);
+    let said = stage.said.iter().filter(|said| said.kind == Kind::NodeLost);
+    let changes: Vec<Change> = said.map(|said| said.change).collect();
+    assert!(
+        matches!(changes[..], [Change::Raised, Change::Cleared { .. }]),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn a_clock_an_hour_off_makes_nobody_else_look_lost() {
+    for hours in [-1, 1] {
+        let (mut stage, names) = fleet(20, Restarts::Never);
+        let off = Timestamp(hours * 3_600_000);
+        for _ in 0..120 {
+            let corrected = stage.now;
+            stage.engine.clock_offset(stage.now, &"n01".into(), off.0);
+            stage
+                .engine
+                .observe(stage.now, &"n01".into(), corrected, true, &[working()]);
+            stage.all(&refs(&names[1..]), &working());
+            stage.step();
+        }
+        assert_eq!(
+            stage.story(),
+            "120s Raised warning MonitoringFault node:n01"
+        );
+        // Uncorrected, it still harms only itself.
+        for _ in 0..60 {
+            let uncorrected = Timestamp(stage.now.0 + off.0);
+            stage
+                .engine
+                .observe(stage.now, &"n01".into(), uncorrected, true, &[working()]);
+            stage.all(&refs(&names[1..]), &working());
+            stage.step();
+        }
+        stage.engine.clock_offset(stage.now, &"n01".into(), 5);
+        stage.step();
+        assert_eq!(
+            stage.story(),
+            "120s Raised warning MonitoringFault node:n01, 300s Cleared(Recovered) warning MonitoringFault node:n01"
+        );
+    }
+}
+
+#[test]
+fn raised_cords_without_data_are_unknown_not_recovered() {
+    let (mut stage, names) = fleet(20, Restarts::Often);
+    stage.xid("n01", 0, 48);
+    stage.work(&refs(&names), 3);
+    stage.work(&refs(&names[1..]), 30);
+    stage.work(&refs(&names), 5);
+    let gpu = "gpu:GPU-n01-0";
+    assert_eq!(
+        stage.story(),
+        format!(
+            "120s Raised critical Xid {gpu}, 128s Raised critical NodeLost node:n01, \
+             128s Updated critical Xid {gpu} because node_lost, 128.001s DataLost critical Xid {gpu} because node_lost, \
+             153s DataBack critical Xid {gpu} because node_lost, 155s Cleared(Recovered) critical NodeLost node:n01"
+        )
+    );
+}
+
+#[test]
+fn a_node_that_is_forgotten_takes_its_trouble_along() {
+    let (mut stage, names) = fleet(20, Restarts::Never);
+    stage.xid("n01", 0, 48);
+    stage.work(&refs(&names[1..]), 60);
+    stage.engine.forget_node(stage.now, &"n01".into());
+    stage.work(&refs(&names[1..]), 60);
+    assert!(
+        stage
+            .story()
+            .contains("180s Cleared(Recovered) critical NodeLost node:n01"),
+        "{}",
+        stage.story()
+    );
+    assert!(
+        stage
+            .story()
+            .contains("180s Cleared(Decommissioned) critical Xid gpu:GPU-n01-0"),
+        "{}",
+        stage.story()
+    );
+    assert_eq!(presence(&stage, "n01"), None);
+}
+
+#[test]
+fn lost_history_is_named_where_it_may_matter() {
+    let (mut stage, _) = fleet(4, Restarts::Often);
+    stage.engine.lost_history(stage.now, &"n01".into(), 120);
+    stage.xid("n01", 0, 48);
+    stage.xid("n02", 0, 48);
+    assert_eq!(
+        stage.said[0].finding.missing,
+        ["120 ticks that n01 could not deliver"]
+    );
+    assert!(stage.said[1].finding.missing.is_empty());
+}
+
+#[test]
+fn a_gpu_that_is_no_longer_listed_is_lost_and_one_that_was_replaced_is_not() {
+    let mut stage = Stage::new(RuleSet::default());
+    stage.hello("n01", 4, &[]);
+    stage.work(&["n01"], 10);
+    let mut fewer = inventory("n01", 4);
+    fewer.generation = 2;
+    fewer.gpus.remove(3);
+    stage.engine.inventory(stage.now, &"n01".into(), &fewer);
+    stage.step();
+    assert_eq!(stage.story(), "10s Raised critical GpuLost gpu:GPU-n01-3");
+    // A new board in slot 2.
+    fewer.gpus[2].uuid = "GPU-new".into();
+    stage.engine.inventory(stage.now, &"n01".into(), &fewer);
+    stage.step();
+    assert_eq!(stage.said.len(), 1);
+    // The lost one is back.
+    stage.hello("n01", 4, &[]);
+    stage.work(&["n01"], 130);
+    assert!(
+        stage
+            .story()
+            .ends_with("132s Cleared(Recovered) critical GpuLost gpu:GPU-n01-3"),
+        "{}",
+        stage.story()
+    );
+}
+
+#[test]
+fn the_same_calls_give_the_same_transitions() {
+    let play = || {
+        let (mut stage, names) = fleet(30, Restarts::Never);
+        stage.xid("n05", 0, 79);
+        stage.work(&refs(&names[4..]), 100);
+        (stage.said, stage.engine.snapshot())
+    };
+    let (first, second) = (play(), play());
+    assert_eq!(first.0, second.0);
+    assert_eq!(first.1, second.1);
+}
+
+#[test]
+fn a_snapshot_of_another_version_or_with_damage_is_refused() {
+    let rules = || Arc::new(RuleSet::default());
+    let newer = zstd::encode_all(&br#"{"version":99,"memory":{}}"#[..], 1).expect("encodes");
+    let said = |bytes: &[u8]| {
+        Engine::restore(rules(), bytes)
+            .err()
+            .map(|wrong| wrong.to_string())
+    };
+    assert_eq!(
+        said(&newer).as_deref(),
+        Some("the engine's snapshot has version 99, this build knows 1")
+    );
+    assert_eq!(
+        said(b"noise").as_deref(),
+        Some("the engine's snapshot cannot be read")
+    );
+}
+
+#[test]
+fn nothing_a_stranger_says_is_held_against_anyone() {
+    let mut stage = Stage::new(RuleSet::default());
+    stage
+        .engine
+        .observe(stage.now, &"n99".into(), stage.now, true, &[working()]);
+    stage.xid("n99", 0, 79);
+    stage.give("n99", 0, None);
+    stage.step();
+    assert!(
+        stage
+            .said
+            .iter()
+            .all(|said| said.severity < Severity::Critical),
+        "{}",
+        stage.story()
+    );
+}
