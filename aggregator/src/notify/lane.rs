@@ -16,7 +16,7 @@ use crate::store::Attempt;
 /// Requests to one receiver at the same time. When reached, the rest waits for an answer.
 const MAX_IN_FLIGHT: usize = 4;
 /// Notices that wait in memory for one receiver. When reached, more are left in the store and fetched again later.
-const MAX_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 2000;
 /// Ids that are remembered of messages that went out before they were recorded. When reached, the oldest is forgotten,
 /// and the receiver may get it twice, with the same id.
 const MAX_UNRECORDED: usize = 1000;

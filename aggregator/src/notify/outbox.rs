@@ -28,7 +28,7 @@ use crate::store::{Attempt, Store};
 /// Decisions whose notices wait to be taken in. When reached, they are fetched from the store instead, moments later.
 const MAX_FED: usize = 1024;
 /// A full lane is filled again from the store when fewer notices than this wait in it.
-const ROOM_AGAIN: usize = 5000;
+const ROOM_AGAIN: usize = 1000;
 /// How long a start waits for what the store still has to deliver, so that old news go before new ones of the same
 /// incident. After that, people are told without it.
 const LOAD_PATIENCE: Duration = Duration::from_secs(5);

@@ -285,3 +285,24 @@ fn what_is_fetched_late_still_goes_before_what_came_after_it() {
     lane.add(fetched, now);
     assert_eq!(words(&lane.next(now)[0]), "a");
 }
+
+#[test]
+fn a_full_lane_takes_nothing_more_and_says_so() {
+    let mut lane = lane();
+    let now = Timestamp(0);
+    for n in 0..MAX_WAITING {
+        let added = lane.add(Parcel::of(notice(&format!("n{n}"), now), now), now);
+        assert_eq!(added, Added::Waiting);
+    }
+    let more = Parcel::of(notice("more", now), now);
+    assert_eq!(lane.add(more.clone(), now), Added::Full);
+    // Nine by themselves and a digest of the next 200 make room.
+    lane.next(now);
+    lane.settle(
+        &notice("n0", now).delivery_id,
+        Verdict::Delivered,
+        now,
+        &mut Jitter(1),
+    );
+    assert_eq!(lane.add(more, now), Added::Waiting);
+}
