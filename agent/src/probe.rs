@@ -8,11 +8,11 @@
 
 pub mod quarantine;
 mod roster;
+mod slot;
 mod threads;
 mod worker;
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,15 +23,15 @@ use entrenar::clock::Clock;
 use entrenar::gpu::{GpuInfo, GpuUuid, Values};
 use entrenar::metric::NvmlStatus;
 use entrenar::report::{GpuEvent, HolderChange, Inventory};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::evidence::proc::Proc;
 use crate::holder::{Ledger, Scout, Users};
 
-use self::quarantine::{Ask, Quarantine};
 use self::roster::Roster;
+use self::slot::{Outcome, Slot};
 use self::threads::{Found, Stop};
-use self::worker::{Answer, Look, Reader, Trace, Worker};
+use self::worker::{Answer, Look, Reader};
 
 /// Events that wait for the sampler. When there are as many, the next ones are lost and counted.
 pub const EVENT_QUEUE: usize = 1024;
@@ -124,34 +124,6 @@ enum Discovery {
     Thread(watch::Receiver<Found>),
     /// The sweep itself, when this monotonic time has come.
     InPlace(Duration),
-}
-
-/// A GPU as the probe works on it.
-struct Slot {
-    gpu: GpuInfo,
-    hand: Hand,
-    quarantine: Quarantine,
-    lost: Vec<Trace>,
-}
-
-/// What reads a GPU.
-enum Hand {
-    Thread(Worker),
-    InPlace(Box<Reader>),
-    /// The system gave no thread; the next sweep tries again.
-    None,
-}
-
-/// What became of one GPU in a sweep.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "a handful, for the length of a sweep"
-)]
-enum Outcome {
-    /// It is being asked.
-    Asked(oneshot::Receiver<Answer>),
-    /// It is settled already.
-    Settled(Answer),
 }
 
 impl Probe {
@@ -340,7 +312,13 @@ impl Probe {
             return Outcome::Settled(Answer::only(NvmlStatus::Unknown));
         };
         if slot.needs_hand(now) {
-            slot.hand = hand(&self.backend, &self.clock, &self.config, gpu);
+            let reader = Reader {
+                backend: Arc::clone(&self.backend),
+                clock: Arc::clone(&self.clock),
+                gpu: gpu.clone(),
+                scout: Scout::new(self.config.proc.clone(), self.config.users.clone()),
+            };
+            slot.give_hand(reader);
         }
         slot.read(now, depth)
     }
@@ -350,7 +328,7 @@ impl Probe {
         let slot = self.slot(place);
         slot.quarantine.answered();
         answer.unwrap_or_else(|| {
-            slot.hand = Hand::None;
+            slot.drop_hand();
             Answer::only(NvmlStatus::Unknown)
         })
     }
@@ -372,72 +350,5 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         self.stop.set();
-    }
-}
-
-impl Slot {
-    fn new(gpu: GpuInfo) -> Self {
-        let mut hasher = DefaultHasher::new();
-        gpu.uuid.hash(&mut hasher);
-        Self {
-            gpu,
-            hand: Hand::None,
-            quarantine: Quarantine::new(hasher.finish()),
-            lost: Vec::new(),
-        }
-    }
-
-    /// Whether a new hand is wanted now; the old one's thread is then left where it is.
-    fn needs_hand(&mut self, now: Duration) -> bool {
-        self.lost.retain(Trace::is_away);
-        let Hand::Thread(worker) = &self.hand else {
-            return matches!(self.hand, Hand::None);
-        };
-        let away = worker.away_since().is_some();
-        let replace = self.quarantine.ask(now, away, self.lost.len()) == Ask::Replace;
-        if replace {
-            self.lost.push(worker.trace());
-        }
-        replace
-    }
-
-    fn read(&mut self, now: Duration, depth: Depth) -> Outcome {
-        match &mut self.hand {
-            Hand::InPlace(reader) => Outcome::Settled(reader.read(depth)),
-            Hand::None => Outcome::Settled(Answer::only(NvmlStatus::Unknown)),
-            Hand::Thread(worker) => match (worker.ask(now, depth), worker.away_since()) {
-                (Some(answer), _) => Outcome::Asked(answer),
-                (None, Some(since)) => Outcome::Settled(Answer::timeout(now.saturating_sub(since))),
-                (None, None) => {
-                    // The thread is gone: a backend that panicked.
-                    self.hand = Hand::None;
-                    Outcome::Settled(Answer::only(NvmlStatus::Unknown))
-                }
-            },
-        }
-    }
-
-    fn lost_threads(&self) -> usize {
-        self.lost.iter().filter(|thread| thread.is_away()).count()
-    }
-}
-
-/// A fresh hand for a GPU.
-fn hand(
-    backend: &Arc<dyn GpuBackend>,
-    clock: &Arc<dyn Clock>,
-    config: &ProbeConfig,
-    gpu: &GpuInfo,
-) -> Hand {
-    let reader = Reader {
-        backend: Arc::clone(backend),
-        clock: Arc::clone(clock),
-        gpu: gpu.clone(),
-        scout: Scout::new(config.proc.clone(), config.users.clone()),
-    };
-    if backend.may_block() {
-        Worker::spawn(reader).map_or(Hand::None, Hand::Thread)
-    } else {
-        Hand::InPlace(Box::new(reader))
     }
 }

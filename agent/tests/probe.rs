@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use entrenar::backend::{Depth, GpuError};
+use entrenar::backend::{Depth, GpuBackend, GpuError};
 use entrenar::clock::SystemClock;
-use entrenar::gpu::Values;
+use entrenar::gpu::{GpuInfo, Values};
 use entrenar::metric::{self, NvmlStatus};
 use entrenar::mock::MockGpuBackend;
 use entrenar::nvml::NvmlBackend;
@@ -232,4 +232,38 @@ async fn a_driver_that_hangs_as_a_whole_is_told_as_such() {
         "{error}"
     );
     assert_eq!(probe.read_all(Depth::Fast).await.rows, []);
+}
+
+/// A backend with a bug.
+struct Panics;
+
+impl GpuBackend for Panics {
+    fn name(&self) -> &'static str {
+        "panics"
+    }
+
+    fn inventory(&self) -> Result<Vec<GpuInfo>, GpuError> {
+        Ok(vec![GpuInfo::default()])
+    }
+
+    fn read(&self, _: &GpuInfo, depth: Depth) -> Result<Values, GpuError> {
+        assert!(depth == Depth::Fast, "a bug, for this test");
+        Ok(Values::default())
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_panics_costs_a_row_and_not_the_gpu() {
+    let config = ProbeConfig::for_interval(Duration::from_secs(1));
+    let (mut probe, _events) =
+        Probe::start(Arc::new(Panics), Arc::new(SystemClock), config).expect("threads");
+    probe.ready(Duration::from_secs(30)).await.expect("a GPU");
+    assert_eq!(
+        statuses(&probe.read_all(Depth::Full).await),
+        [NvmlStatus::Unknown]
+    );
+    let mut status = NvmlStatus::Unknown;
+    while status != Fine {
+        status = statuses(&probe.read_all(Depth::Fast).await)[0];
+    }
 }
