@@ -50,3 +50,36 @@ pub async fn run(
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use entrenar::clock::SystemClock;
+    use reqwest::Url;
+
+    use super::*;
+    use crate::notify::receivers::Address;
+    use crate::notify::testing::server::{Reply, Server, ok};
+
+    #[tokio::test]
+    async fn it_beats_on_and_counts_what_failed() {
+        let mut server = Server::start([ok(), Reply::Says(500, String::new())]).await;
+        let heartbeat = Heartbeat {
+            url: Address::Given(Url::parse(&server.url).expect("a URL")),
+            interval: Duration::from_millis(1),
+        };
+        let poster = Poster::new(None).expect("a client");
+        let (stats, stop) = (Arc::<HeartbeatStats>::default(), CancellationToken::new());
+        let (counted, clock) = (stats.clone(), Arc::new(SystemClock));
+        let task = tokio::spawn(run(heartbeat, poster, clock, counted, stop.clone()));
+        // The third call begins when the first two are counted.
+        for _ in 0..3 {
+            server.next().await;
+        }
+        stop.cancel();
+        task.await.expect("no panic");
+        assert_eq!(stats.n_failed.load(Ordering::Relaxed), 1);
+        assert!(stats.n_sent.load(Ordering::Relaxed) >= 1);
+    }
+}
