@@ -1,1 +1,3 @@
+//! What stories about the whole line share.
 
+pub mod external;

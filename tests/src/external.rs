@@ -1,0 +1,40 @@
+//! Programs besides cargo that a test runs: found, skipped on request, or missed by the name of their package.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set to 1, tests that need another program say so and pass.
+const SKIP: &str = "ENTRENAR_SKIP_EXTERNAL";
+
+/// Where `cargo xtask test` unpacks programs that it does not install.
+const UNPACKED: &str = "target/tools/usr/bin";
+
+/// The repository.
+pub fn repository() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests
+        .parent()
+        .expect("invariant: this crate is a folder of the repository")
+        .to_owned()
+}
+
+/// A command that starts the program; `None`, and a line that says so, when the test is to be skipped.
+///
+/// Panics with the package to install when it is missing.
+pub fn external(program: &str, package: &str) -> Option<Command> {
+    if std::env::var(SKIP).is_ok_and(|value| value == "1") {
+        println!("skipped: needs `{program}` of the Debian package {package} ({SKIP}=1)");
+        return None;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain([repository().join(UNPACKED)])
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file());
+    let Some(file) = found else {
+        panic!(
+            "`{program}` is missing: run `cargo xtask test`, which gets the Debian package {package}, or set {SKIP}=1"
+        );
+    };
+    Some(Command::new(file))
+}
