@@ -9,3 +9,4 @@ pub mod probe;
 pub mod spool;
 
 pub mod status;
+pub mod uplink;

@@ -209,8 +209,9 @@ impl<F: Fs> Worker<F> {
         match command {
             Command::Append(body) => {
                 if let Some(stored) = self.spool.append(body, now) {
-                    self.tail.send_replace(stored.seq + 1);
+                    let next_seq = stored.seq + 1;
                     let _ = self.live.try_send(stored);
+                    self.tail.send_replace(next_seq);
                 }
             }
             Command::Read {
