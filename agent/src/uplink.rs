@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use entrenar::backend::GpuBackend;
 use entrenar::clock::Clock;
 use entrenar::gpu::NodeId;
 use entrenar::report::{Hello, Labels, StreamId};
@@ -53,8 +54,6 @@ pub struct Identity {
     pub node: NodeId,
     /// What its owner says of it.
     pub labels: Labels,
-    /// Version of the driver, where there is one.
-    pub driver_version: Option<String>,
     /// Sampling interval.
     pub interval: Duration,
     /// Ticks in a message.
@@ -95,6 +94,8 @@ pub struct Uplink {
     pub target: Target,
     /// What the hello says.
     pub identity: Identity,
+    /// Knows the version of the driver, once it is there.
+    pub backend: Arc<dyn GpuBackend>,
     /// Where records come from.
     pub spool: SpoolHandle,
     /// New ones.
@@ -325,7 +326,7 @@ impl Uplink {
             labels: self.identity.labels.clone(),
             inventories: facts.inventories,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            driver_version: self.identity.driver_version.clone(),
+            driver_version: self.backend.driver_version(),
             interval_ms: self.identity.interval.as_millis() as u32,
             batch_ticks: self.identity.batch_ticks,
             first_seq: facts.first_seq,
