@@ -192,6 +192,16 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// This one, and then another, as one transaction.
+    #[must_use]
+    pub fn and(mut self, next: Self) -> Self {
+        self.incidents.extend(next.incidents);
+        self.timeline.extend(next.timeline);
+        self.notices.extend(next.notices);
+        self.cords.extend(next.cords);
+        self
+    }
+
     pub fn is_empty(&self) -> bool {
         self.incidents.is_empty()
             && self.timeline.is_empty()

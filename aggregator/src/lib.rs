@@ -2,9 +2,14 @@
 //! browsers, scripts and Prometheus.
 //!
 //! Modules stand in the order in which a sample travels. Pure ones (`chunk`, `head`, `andon`, `incident`, most of
-//! `notify`, `line`) are told the time and touch nothing; the others are edges.
+//! `notify`, `line`) are told the time and touch nothing; the others are edges. `run` wires them.
 
+#![forbid(unsafe_code)]
+
+pub mod certs;
 pub mod config;
+mod run;
+mod tls;
 
 pub mod access;
 pub mod ingest;
@@ -21,3 +26,5 @@ pub mod notify;
 pub mod query;
 pub mod status;
 pub mod web;
+
+pub use run::{Running, StartError, run_until_signal, start};

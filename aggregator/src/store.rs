@@ -81,6 +81,7 @@ pub struct StreamMark {
 /// The engine's memory, and the journal row up to which it is contained.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
+    /// On commit the store puts in the row that the same flush becomes (the newest row, if it has no journal).
     pub position: JournalPosition,
     pub taken_at: Timestamp,
     pub bytes: Vec<u8>,

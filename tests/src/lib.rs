@@ -1,3 +1,11 @@
-//! What stories about the whole line share.
+//! The harness of the stories: a fleet in virtual time, where an hour passes at once; and what real programs need.
+//!
+//! Agents are the simulator's nodes with a numbered, kept story; the aggregator is the real line over the real
+//! in-memory store. Links can be cut, agents can die, the aggregator can restart; what would have been sent is counted.
+
+#![forbid(unsafe_code)]
 
 pub mod external;
+mod fleet;
+
+pub use fleet::{Fleet, Told};

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{Access, AgentGrant, Hash, Person, Role, hash};
 
 /// Shortest token that is accepted, in characters: 128 bits in base 64.
-pub const MIN_TOKEN_CHARS: usize = 22;
+pub(super) const MIN_TOKEN_CHARS: usize = 22;
 
 /// Why a tokens file was refused.
 #[derive(Debug, thiserror::Error)]

@@ -102,6 +102,18 @@ pub enum JobState {
     Unknown,
 }
 
+impl JobState {
+    /// The word in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Working => "working",
+            Self::Waiting => "waiting",
+            Self::Idle => "idle",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A job as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct JobView {

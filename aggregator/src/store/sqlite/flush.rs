@@ -159,7 +159,11 @@ async fn keep_rows(
     for change in &flush.holders {
         keep_holder(tx, memory, change).await?;
     }
-    if let Some(snapshot) = flush.snapshot {
+    if let Some(mut snapshot) = flush.snapshot {
+        snapshot.position = match position {
+            Some(row) => row,
+            None => newest_position(tx).await?,
+        };
         keep_snapshot(tx, snapshot).await?;
     }
     Ok(position)

@@ -1,0 +1,461 @@
+//! The task that owns the line: where messages, time and commits meet.
+//!
+//! One group commit is on its way at a time; what arrives meanwhile is the next one. Nothing is acknowledged before
+//! its commit survived. When the store stands still, records are no longer read once [`MAX_PENDING_BYTES`] wait, and
+//! flow control reaches the agents; rules and people go on. Others see an incident once it is recorded.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use entrenar::clock::Clock;
+use entrenar::report::{Hello, Record, StreamId};
+use entrenar::unit::Timestamp;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::keep::{InFlight, Progress};
+use super::{ConnectionId, HelloRefused, Line};
+use crate::incident::book::BookError;
+use crate::incident::{Decision, Incident, light};
+use crate::notify::decider::DeciderHandle;
+use crate::status::Vitals;
+use crate::store::{Durable, Flush, Store, StoreError, StoreResult};
+use crate::web::{IncidentView, Live, LiveEvent, Topic};
+
+/// How often the engine's clock is moved and a commit begun.
+pub const COMMIT_EVERY: Duration = Duration::from_millis(100);
+
+/// Bytes of records that may wait for a commit. Beyond it streams are not read.
+pub const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes that begin a commit at once.
+const EAGER_BYTES: usize = 512 * 1024;
+
+/// Messages from agents that wait for the line; beyond it connections wait.
+const AGENT_QUEUE: usize = 4096;
+
+/// Questions of the web side that wait for the line; beyond it requests wait.
+const ASK_QUEUE: usize = 256;
+
+/// Messages taken in before the clock is looked at again.
+const TURN: usize = 256;
+
+/// Wait before a failed commit is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a shutdown waits for the last commit.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
+
+/// The line has ended: the process is shutting down.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the line has ended")]
+pub struct LineGone;
+
+/// What connections say.
+pub enum FromAgent {
+    Hello {
+        connection: ConnectionId,
+        hello: Box<Hello>,
+        bytes: Vec<u8>,
+        reply: oneshot::Sender<Result<watch::Receiver<Progress>, HelloRefused>>,
+    },
+    Record {
+        stream: StreamId,
+        sent_at: Timestamp,
+        received_at: Timestamp,
+        record: Box<Record>,
+        n_unknown: u32,
+        bytes: Vec<u8>,
+    },
+    Malformed {
+        stream: StreamId,
+        seq: Option<u64>,
+    },
+    Goodbye {
+        stream: StreamId,
+    },
+    Disconnected {
+        stream: StreamId,
+        connection: ConnectionId,
+    },
+}
+
+/// A decision that a person made, and where to say that it is recorded.
+struct Word {
+    decision: Decision,
+    recorded: oneshot::Sender<()>,
+}
+
+type Question = Box<dyn FnOnce(&mut Line, Timestamp) -> Option<Word> + Send>;
+
+/// How everyone else speaks to the line.
+#[derive(Clone)]
+pub struct LineHandle {
+    agents: mpsc::Sender<FromAgent>,
+    questions: mpsc::Sender<Question>,
+}
+
+impl LineHandle {
+    /// Hands over what an agent said; waits while the line is busy.
+    pub async fn tell(&self, message: FromAgent) -> Result<(), LineGone> {
+        self.agents.send(message).await.map_err(|_| LineGone)
+    }
+
+    /// Asks the line something.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Line) -> T + Send + 'static,
+    ) -> Result<T, LineGone> {
+        let (reply, answer) = oneshot::channel();
+        let question: Question = Box::new(move |line, _| {
+            // The asker may have gone.
+            let _ = reply.send(question(line));
+            None
+        });
+        self.questions.send(question).await.map_err(|_| LineGone)?;
+        answer.await.map_err(|_| LineGone)
+    }
+
+    /// Lets a person decide something; answers once it is recorded.
+    pub async fn decide(
+        &self,
+        word: impl FnOnce(&mut Line, Timestamp) -> Result<Decision, BookError> + Send + 'static,
+    ) -> Result<Result<(), BookError>, LineGone> {
+        let (reply, answer) = oneshot::channel();
+        let (recorded, done) = oneshot::channel();
+        let question: Question = Box::new(move |line, now| match word(line, now) {
+            Ok(decision) => {
+                let _ = reply.send(Ok(()));
+                Some(Word { decision, recorded })
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                None
+            }
+        });
+        self.questions.send(question).await.map_err(|_| LineGone)?;
+        if let Err(error) = answer.await.map_err(|_| LineGone)? {
+            return Ok(Err(error));
+        }
+        done.await.map_err(|_| LineGone).map(Ok)
+    }
+}
+
+/// A decision on its way into the store.
+struct Deciding {
+    incidents: Vec<Incident>,
+    recorded: Option<oneshot::Sender<()>>,
+    result: StoreResult<()>,
+}
+
+type Commit = Pin<Box<dyn Future<Output = (Flush, InFlight, Result<Durable, StoreError>)> + Send>>;
+
+/// The line with its edges.
+pub struct Driver {
+    line: Line,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    decider: DeciderHandle,
+    deciding: FuturesUnordered<BoxFuture<'static, Deciding>>,
+    live: Arc<Live>,
+    vitals: Arc<Vitals>,
+    agents: mpsc::Receiver<FromAgent>,
+    questions: mpsc::Receiver<Question>,
+    acks: HashMap<StreamId, watch::Sender<Progress>>,
+    commit: Option<Commit>,
+    lamps: HashMap<(entrenar::gpu::NodeId, Option<u32>), crate::andon::Light>,
+}
+
+impl Driver {
+    pub fn new(
+        line: Line,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        decider: DeciderHandle,
+        live: Arc<Live>,
+        vitals: Arc<Vitals>,
+    ) -> (Self, LineHandle) {
+        let (agents_tx, agents) = mpsc::channel(AGENT_QUEUE);
+        let (questions_tx, questions) = mpsc::channel(ASK_QUEUE);
+        let driver = Self {
+            line,
+            store,
+            clock,
+            decider,
+            deciding: FuturesUnordered::new(),
+            live,
+            vitals,
+            agents,
+            questions,
+            acks: HashMap::new(),
+            commit: None,
+            lamps: HashMap::new(),
+        };
+        (
+            driver,
+            LineHandle {
+                agents: agents_tx,
+                questions: questions_tx,
+            },
+        )
+    }
+
+    /// Runs until `stop`; then commits what is there.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(COMMIT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turn = Vec::with_capacity(TURN);
+        self.forward().await;
+        loop {
+            let reads = self.line.has_room();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                done = wait_for(&mut self.commit) => self.settle_commit(done),
+                Some(decided) = self.deciding.next(), if !self.deciding.is_empty() => self.show(decided),
+                _ = tick.tick() => self.tick(),
+                Some(question) = self.questions.recv() => {
+                    if let Some(Word { decision, recorded }) = question(&mut self.line, self.clock.now()) {
+                        self.decide(decision, Some(recorded)).await;
+                    }
+                }
+                n = self.agents.recv_many(&mut turn, TURN), if reads => {
+                    if n == 0 {
+                        break;
+                    }
+                    for message in turn.drain(..) {
+                        self.take(message);
+                    }
+                    if self.line.pending_bytes() >= EAGER_BYTES {
+                        self.begin_commit();
+                    }
+                }
+            }
+            self.forward().await;
+        }
+        self.finish().await;
+    }
+
+    fn take(&mut self, message: FromAgent) {
+        let now = self.clock.now();
+        match message {
+            FromAgent::Hello {
+                connection,
+                hello,
+                bytes,
+                reply,
+            } => {
+                let stream = hello.stream;
+                let answer = self.line.hello(now, connection, *hello, bytes).map(|()| {
+                    let progress = self.line.progress(stream).unwrap_or_default();
+                    let (tx, rx) = watch::channel(progress);
+                    self.acks.insert(stream, tx);
+                    rx
+                });
+                let _ = reply.send(answer);
+            }
+            FromAgent::Record {
+                stream,
+                sent_at,
+                received_at,
+                record,
+                n_unknown,
+                bytes,
+            } => {
+                self.line
+                    .record(received_at, sent_at, stream, *record, n_unknown, bytes);
+            }
+            FromAgent::Malformed { stream, seq } => self.line.malformed(now, stream, seq),
+            FromAgent::Goodbye { stream } => {
+                self.line.goodbye(now, stream);
+                self.begin_commit();
+            }
+            FromAgent::Disconnected { stream, connection } => {
+                if self.line.disconnected(stream, connection) {
+                    self.acks.remove(&stream);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.line.advance(self.clock.now());
+        self.begin_commit();
+        self.show_lamps();
+    }
+
+    fn begin_commit(&mut self) {
+        if self.commit.is_some() {
+            return;
+        }
+        let idle = self.deciding.is_empty();
+        let Some((flush, in_flight)) = self.line.take_flush(self.clock.now(), idle) else {
+            return;
+        };
+        self.commit = Some(self.start_commit(flush, in_flight, Duration::ZERO));
+    }
+
+    fn start_commit(&self, flush: Flush, in_flight: InFlight, wait: Duration) -> Commit {
+        let store = Arc::clone(&self.store);
+        Box::pin(async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let result = store.commit(flush.clone()).await;
+            (flush, in_flight, result)
+        })
+    }
+
+    fn settle_commit(
+        &mut self,
+        (flush, in_flight, result): (Flush, InFlight, Result<Durable, StoreError>),
+    ) {
+        self.commit = None;
+        match result {
+            Ok(durable) => {
+                self.vitals.set_trouble(None);
+                self.vitals.count_commit(&flush);
+                for stream in self.line.committed(in_flight, durable) {
+                    if let (Some(ack), Some(progress)) =
+                        (self.acks.get(&stream), self.line.progress(stream))
+                    {
+                        ack.send_replace(progress);
+                    }
+                }
+            }
+            Err(error) => {
+                self.vitals.commit_failures.fetch_add(1, Relaxed);
+                if self.vitals.not_ready().is_none() {
+                    error!(%error, "could not commit; agents keep their data until it works again");
+                }
+                self.vitals.set_trouble(Some(error.to_string()));
+                self.commit = Some(self.start_commit(flush, in_flight, RETRY_AFTER));
+            }
+        }
+    }
+
+    /// Sends on what the line wants to happen.
+    async fn forward(&mut self) {
+        let effects = self.line.take_effects();
+        let together = effects.decisions.into_iter().reduce(Decision::and);
+        if let Some(decision) = together.filter(|d| !d.is_empty()) {
+            self.decide(decision, None).await;
+        }
+        if !self.live.has_clients() {
+            return;
+        }
+        let mut sampled = effects.sampled;
+        sampled.sort();
+        sampled.dedup();
+        for node in sampled.into_iter().filter(|n| self.live.is_watched(n)) {
+            let gpus = self.line.gpus_of(&node);
+            let at = gpus.iter().filter_map(|g| g.sampled_at).max();
+            let rows: Vec<_> = gpus.iter().map(crate::web::GpuSample::of).collect();
+            let data = serde_json::json!({ "node": node, "at": at.map(entrenar::unit::Timestamp::rfc3339), "gpus": rows }).to_string();
+            self.live.send(LiveEvent {
+                topic: Topic::Sample,
+                node: Some(node),
+                data,
+            });
+        }
+    }
+
+    /// Hands a decision to the store; waits only while too many wait.
+    async fn decide(&mut self, decision: Decision, recorded: Option<oneshot::Sender<()>>) {
+        let incidents = decision.incidents.clone();
+        let answer = self.decider.put(decision).await;
+        self.deciding.push(Box::pin(async move {
+            // The decider ends only with the process; the replay decides again.
+            let gone = |_| Err(StoreError::Unavailable("the process is ending".into()));
+            let result = answer.await.unwrap_or_else(gone);
+            Deciding {
+                incidents,
+                recorded,
+                result,
+            }
+        }));
+    }
+
+    /// A decision is recorded: now others may see it.
+    fn show(&self, decided: Deciding) {
+        if decided.result.is_err() {
+            return;
+        }
+        for incident in &decided.incidents {
+            let view = IncidentView::of(incident, light::of_incident(incident));
+            if let Ok(data) = serde_json::to_string(&view) {
+                self.live.send(LiveEvent {
+                    topic: Topic::Incident,
+                    node: None,
+                    data,
+                });
+            }
+        }
+        if let Some(recorded) = decided.recorded {
+            // Whoever asked may have gone.
+            let _ = recorded.send(());
+        }
+    }
+
+    /// Sends lamps that changed.
+    fn show_lamps(&mut self) {
+        if !self.live.has_clients() {
+            // A client fetches all lamps when it comes.
+            self.lamps.clear();
+            return;
+        }
+        let mut changed = Vec::new();
+        for (node, gpu, light) in self.line.lamps() {
+            let (device, uuid) = gpu.map_or((None, None), |(d, u)| (Some(d), Some(u)));
+            if self.lamps.insert((node.clone(), device), light) != Some(light) {
+                changed.push(serde_json::json!({ "node": node, "device": device, "uuid": uuid, "light": light }));
+            }
+        }
+        if !changed.is_empty() {
+            let data = serde_json::json!({ "lights": changed }).to_string();
+            self.live.send(LiveEvent {
+                topic: Topic::Light,
+                node: None,
+                data,
+            });
+        }
+    }
+
+    /// The last commit: what was taken is kept, if the store lets us.
+    async fn finish(mut self) {
+        let last = async {
+            while let Some(commit) = self.commit.take() {
+                let done = commit.await;
+                if done.2.is_err() {
+                    return;
+                }
+                self.settle_commit(done);
+            }
+            self.forward().await;
+            while let Some(decided) = self.deciding.next().await {
+                self.show(decided);
+            }
+            if let Some((flush, in_flight)) = self.line.take_last_flush(self.clock.now()) {
+                let result = self.store.commit(flush.clone()).await;
+                self.settle_commit((flush, in_flight, result));
+            }
+        };
+        if tokio::time::timeout(LAST_COMMIT, last).await.is_err() {
+            warn!("left before the last commit was done; agents will send that data again");
+        }
+    }
+}
+
+async fn wait_for(commit: &mut Option<Commit>) -> (Flush, InFlight, Result<Durable, StoreError>) {
+    match commit {
+        Some(commit) => commit.await,
+        None => std::future::pending().await,
+    }
+}

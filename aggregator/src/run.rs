@@ -1,0 +1,447 @@
+//! Wiring: every task, in the order in which a start needs them and a stop ends them.
+//!
+//! Start: bind, open the store, replay the journal telling nobody, then serve. Stop: agents and browsers are let go,
+//! the line commits what it took, decisions are recorded, the outbox ends.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use entrenar::clock::{Clock, SystemClock};
+use entrenar_proto::wire::telemetry_server::TelemetryServer;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use crate::access::{Access, Protection, may_listen};
+use crate::andon::RuleSet;
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::line::driver::{Driver, LineHandle};
+use crate::line::{Line, LineConfig};
+use crate::notify::decider::Decider;
+use crate::notify::heartbeat;
+use crate::notify::message::Context as MessageContext;
+use crate::notify::outbox::Outbox;
+use crate::notify::post::Poster;
+use crate::notify::receivers::Receivers;
+use crate::status::Vitals;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{JournalPosition, Store};
+use crate::web::{Live, Web};
+use crate::{access, tls, web};
+
+/// Journal rows read at once while replaying.
+const REPLAY_PAGE: usize = 64;
+
+/// How often old data is dropped.
+const RETAIN_EVERY: Duration = Duration::from_mins(1);
+
+/// How long resolved incidents and their messages are kept.
+const KEEP_INCIDENTS: Duration = Duration::from_hours(90 * 24);
+
+/// A process leaves within this time after it was told to.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// gRPC: an idle connection is asked for a sign of life this often, and given this long.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// gRPC: a connection lives at most this long, so that load moves and revoked certificates end.
+const CONNECTION_AGE: Duration = Duration::from_hours(1);
+
+/// gRPC: streams of one connection.
+const STREAMS_PER_CONNECTION: u32 = 4;
+
+/// gRPC: bytes that may be on their way in one stream, and in one connection.
+const WINDOWS: (u32, u32) = (256 * 1024, 512 * 1024);
+
+/// Why a start failed, by what the operator does about it.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration is wrong: exit status 2.
+    Configuration(anyhow::Error),
+    /// Something else is: exit status 1.
+    Failed(anyhow::Error),
+}
+
+fn configuration(error: impl Into<anyhow::Error>) -> StartError {
+    StartError::Configuration(error.into())
+}
+
+/// An aggregator that serves.
+pub struct Running {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub line: LineHandle,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits until everything has ended, after `stop`.
+    pub async fn ended(self) {
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                warn!(%error, "a task ended badly");
+            }
+        }
+    }
+}
+
+/// Starts an aggregator; it serves when this returns.
+pub async fn start(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<Running, StartError> {
+    tls::install_provider();
+    let people = load_access(&config)?;
+    check_listeners(&config, &people)?;
+    let rules = load_rules(&config)?;
+    let http = bind("HTTP", "--http", config.http).await?;
+    let grpc = bind("gRPC", "--grpc", config.grpc).await?;
+    let (http_at, grpc_at) = (local(&http)?, local(&grpc)?);
+    let external_url = config
+        .external_url
+        .clone()
+        .unwrap_or_else(|| default_url(&config, http_at));
+    let vitals = Arc::new(Vitals::default());
+    let receivers = load_receivers(&config)?;
+    let poster = Poster::new(receivers.proxy.as_ref()).map_err(configuration)?;
+
+    let store = open_store(&config).await?;
+    let line_config = LineConfig {
+        cluster: config.cluster.clone(),
+        rules: Arc::new(rules),
+        routes: receivers.routes(),
+    };
+    let line = recover(&store, line_config, clock.as_ref())
+        .await
+        .map_err(StartError::Failed)?;
+
+    let live = Arc::new(Live::default());
+    // Ends after the line, so that what the line still decides is recorded and told.
+    let outbox_stop = CancellationToken::new();
+    let context = MessageContext::new(&config.cluster, &external_url);
+    let (outbox_handle, outbox) = Outbox::new(
+        Arc::clone(&store),
+        &receivers.receivers,
+        poster.clone(),
+        context,
+        Arc::clone(&clock),
+    );
+    vitals.watch_outbox(outbox_handle.clone());
+    let (decider_handle, decider) = Decider::new(Arc::clone(&store), outbox_handle);
+    let (driver, line) = Driver::new(
+        line,
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        decider_handle,
+        Arc::clone(&live),
+        Arc::clone(&vitals),
+    );
+    let (driver_stop, last_stop) = (stop.clone(), outbox_stop.clone());
+    let mut tasks = vec![tokio::spawn(async move {
+        driver.run(driver_stop).await;
+        last_stop.cancel();
+    })];
+    tasks.push(tokio::spawn(decider.run(outbox_stop.clone())));
+    tasks.push(tokio::spawn(outbox.run(outbox_stop.clone())));
+    if let Some(beat) = receivers.heartbeat {
+        let stats = vitals.heartbeat();
+        tasks.push(tokio::spawn(heartbeat::run(
+            beat,
+            poster,
+            Arc::clone(&clock),
+            stats,
+            stop.clone(),
+        )));
+    }
+
+    let access = Arc::new(people);
+    let ingest = Ingest {
+        line: line.clone(),
+        access: Arc::clone(&access),
+        clock: Arc::clone(&clock),
+        vitals: Arc::clone(&vitals),
+        stop: stop.clone(),
+        connections: AtomicU64::new(0),
+    };
+    tasks.push(serve_grpc(&config, &access, ingest, grpc, stop.clone())?);
+    let web = Arc::new(Web {
+        line: line.clone(),
+        store: Arc::clone(&store),
+        live,
+        access,
+        clock: Arc::clone(&clock),
+        vitals,
+        cluster: config.cluster.clone(),
+        loopback: http_at.ip().is_loopback(),
+        metrics_max_gpus: config.metrics_max_gpus,
+        stop: stop.clone(),
+    });
+    let https = tls::for_http(&config).map_err(StartError::Configuration)?;
+    let served = web::serve(http, https, web::router(web), stop.clone());
+    tasks.push(tokio::spawn(async move {
+        if let Err(error) = served.await {
+            warn!(%error, "the HTTP server ended");
+        }
+    }));
+    tasks.push(tokio::spawn(retain(
+        store,
+        clock,
+        config.retention_raw,
+        stop,
+    )));
+    Ok(Running {
+        http: http_at,
+        grpc: grpc_at,
+        line,
+        tasks,
+    })
+}
+
+fn load_access(config: &Config) -> Result<Access, StartError> {
+    match &config.tokens_file {
+        Some(path) => access::load(path).map_err(configuration),
+        None => Ok(Access::open()),
+    }
+}
+
+fn check_listeners(config: &Config, people: &Access) -> Result<(), StartError> {
+    let tls = config.tls_cert.is_some();
+    let protect = |credential| Protection {
+        tls,
+        credential,
+        insecure: config.insecure,
+    };
+    may_listen("HTTP", config.http, protect(people.asks_people())).map_err(configuration)?;
+    let agents = people.asks_agents() || config.tls_client_ca.is_some();
+    may_listen("gRPC", config.grpc, protect(agents)).map_err(configuration)
+}
+
+fn load_receivers(config: &Config) -> Result<Receivers, StartError> {
+    match &config.receivers {
+        Some(path) => Receivers::load(path).map_err(configuration),
+        None => Ok(Receivers::default()),
+    }
+}
+
+fn load_rules(config: &Config) -> Result<RuleSet, StartError> {
+    let Some(path) = &config.rules else {
+        return Ok(RuleSet::default());
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the rules file {}", path.display()))
+        .map_err(StartError::Configuration)?;
+    RuleSet::parse(&text, &path.display().to_string()).map_err(configuration)
+}
+
+async fn bind(what: &str, flag: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                ": the port is in use; choose another with {flag}, or stop what listens there"
+            ),
+            _ => String::new(),
+        };
+        StartError::Failed(anyhow!(
+            "could not serve {what} on {address}: {error}{hint}"
+        ))
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener
+        .local_addr()
+        .map_err(|e| StartError::Failed(e.into()))
+}
+
+fn default_url(config: &Config, http: SocketAddr) -> String {
+    let scheme = if config.tls_cert.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{http}")
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let path = match config.database_url.as_deref() {
+        None => config.data_dir.join("entrenar.db"),
+        Some(url) => match url.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() => path.trim_start_matches("//").into(),
+            _ => {
+                return Err(configuration(anyhow!(
+                    "--database-url {}: this build keeps data in SQLite only: give sqlite:PATH",
+                    url.split(':').next().unwrap_or_default()
+                )));
+            }
+        },
+    };
+    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("could not make the data directory {}", dir.display()))
+            .map_err(StartError::Failed)?;
+    }
+    let store = SqliteStore::open(&path)
+        .await
+        .with_context(|| format!("could not open the database {}", path.display()))
+        .map_err(StartError::Failed)?;
+    Ok(Arc::new(store))
+}
+
+/// Snapshot and journal become a line again.
+async fn recover(
+    store: &Arc<dyn Store>,
+    config: LineConfig,
+    clock: &dyn Clock,
+) -> anyhow::Result<Line> {
+    let began = clock.monotonic();
+    let recovered = store
+        .recover()
+        .await
+        .context("could not read what the database remembers")?;
+    let mut line = Line::recover(config, recovered, clock.now());
+    let mut after = JournalPosition(0);
+    let mut n_rows = 0_usize;
+    loop {
+        let rows = store
+            .journal(after, REPLAY_PAGE)
+            .await
+            .context("could not read the journal")?;
+        let Some((last, _)) = rows.last() else { break };
+        after = *last;
+        n_rows += rows.len();
+        for (position, entries) in rows {
+            line.replay(position, entries);
+        }
+    }
+    line.start(clock.now());
+    if n_rows > 0 {
+        let took_ms = clock.monotonic().saturating_sub(began).as_millis() as u64;
+        info!(n_rows, took_ms, "journal replayed");
+    }
+    Ok(line)
+}
+
+fn serve_grpc(
+    config: &Config,
+    access: &Access,
+    ingest: Ingest,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let mut server = Server::builder();
+    if let Some(tls) =
+        tls::for_grpc(config, access.asks_agents()).map_err(StartError::Configuration)?
+    {
+        server = server
+            .tls_config(tls)
+            .context("--tls-cert, --tls-key")
+            .map_err(StartError::Configuration)?;
+    }
+    let service =
+        TelemetryServer::new(ingest).max_decoding_message_size(entrenar_proto::MAX_MESSAGE_BYTES);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(entrenar_proto::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|e| StartError::Failed(e.into()))?;
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    let router = server
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_connection_age(CONNECTION_AGE)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .tcp_nodelay(true)
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(service);
+    Ok(tokio::spawn(async move {
+        health_reporter
+            .set_serving::<TelemetryServer<Ingest>>()
+            .await;
+        let incoming = TcpListenerStream::new(listener);
+        if let Err(error) = router
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await
+        {
+            warn!(%error, "the gRPC server ended");
+        }
+    }))
+}
+
+async fn retain(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    raw: Duration,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETAIN_EVERY) => {}
+        }
+        let now = clock.now();
+        match store.retain(now - raw, now - KEEP_INCIDENTS).await {
+            Ok(0) => {}
+            Ok(n_dropped) => info!(n_dropped, "dropped what is older than the retention"),
+            Err(error) => warn!(%error, "could not drop old data"),
+        }
+    }
+}
+
+/// The whole life of the daemon; the exit status says how it went.
+pub fn run_until_signal(config: Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into(), ExitCode::FAILURE),
+    };
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let running = start(config, Arc::new(SystemClock), stop.clone()).await?;
+        println!("ready http={} grpc={}", running.http, running.grpc);
+        wait_for_signal().await.map_err(StartError::Failed)?;
+        info!("leaving");
+        stop.cancel();
+        if tokio::time::timeout(LEAVE_WITHIN, running.ended())
+            .await
+            .is_err()
+        {
+            warn!("did not end in time; what is not committed, agents send again");
+        }
+        Ok(())
+    });
+    // A stuck task does not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(StartError::Configuration(error)) => fail(&error, ExitCode::from(2)),
+        Err(StartError::Failed(error)) => fail(&error, ExitCode::FAILURE),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: ExitCode) -> ExitCode {
+    eprintln!("error: {error:#}");
+    code
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => result.context("could not listen for SIGINT")?,
+    }
+    Ok(())
+}
