@@ -17,6 +17,7 @@ usage: cargo xtask COMMAND
 
   test [--skip-external]   every test; installs what a test needs, or says what to install.
                            --skip-external runs the rest and lists what was skipped
+  setup                    only gets what tests need, as `test` does first
   ci                       what CI runs: format, lints, docs, the board's build, and `test`
   ui                       build the board into web/dist
   bench [NAME...]          run benchmarks (all, or the named ones) and print their tables
@@ -38,6 +39,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
     match args.as_slice() {
         ["test"] => test::run(test::External::Run),
         ["test", "--skip-external"] => test::run(test::External::Skip),
+        ["setup"] => test::setup(),
         ["ci"] => test::ci(),
         ["ui"] => ui::build().map(|()| ExitCode::SUCCESS),
         ["bench", names @ ..] => bench::run(names).map(|()| ExitCode::SUCCESS),

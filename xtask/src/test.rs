@@ -25,6 +25,12 @@ pub(crate) fn run(external: External) -> Result<ExitCode> {
     Ok(code)
 }
 
+/// Gets what tests need, and no more.
+pub(crate) fn setup() -> Result<ExitCode> {
+    let ready = packages::ensure()?;
+    Ok(ExitCode::from(if ready { 0 } else { NOT_SET_UP }))
+}
+
 fn tests(stages: &mut Stages, external: External) -> Result<ExitCode> {
     if external == External::Run {
         let mut ready = false;
