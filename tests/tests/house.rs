@@ -30,8 +30,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// What a crate must never pull in, not even through others.
 const KEPT_OUT: &[(&str, &[&str])] = &[
     ("entrenar-gpu", &["tokio", "tonic", "sqlx", "axum"]),
-    ("entrenar-proto", &["sqlx", "axum"]),
-    ("entrenar-agent", &["sqlx", "axum"]),
+    ("entrenar-proto", &["sqlx"]),
+    ("entrenar-agent", &["sqlx"]),
 ];
 
 #[test]
