@@ -87,13 +87,11 @@ pub async fn run(
     };
     let (mut probe, events) = Probe::start(Arc::clone(&backend), Arc::clone(&clock), probe_config)
         .context("could not start the threads that read the GPUs")?;
-    match probe.ready(FIRST_ENUMERATION).await {
-        Ok(inventory) => {
-            info!(%node, gpus = inventory.gpus.len(), backend = backend.name(), "the agent begins")
-        }
-        Err(error) => {
-            warn!(%node, %error, "no GPUs yet; the agent reports the node and tries again")
-        }
+    if let Err(error) = probe.ready(FIRST_ENUMERATION).await {
+        warn!(%node, %error, "no GPUs yet; the agent reports the node and tries again");
+    } else {
+        let gpus = probe.inventory().gpus.len();
+        info!(%node, gpus, backend = backend.name(), "the agent begins");
     }
 
     let status = Arc::new(Status::new(node.to_string(), config.interval));

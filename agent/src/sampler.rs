@@ -177,11 +177,10 @@ impl Sampler {
             .store(spool.next_seq.saturating_sub(1), Relaxed);
         let trouble = probe.discovery_error.map(|error| error.to_string());
         if trouble != self.trouble {
-            match &trouble {
-                Some(why) => {
-                    warn!(%why, "GPUs cannot be enumerated; the agent stays and tries again")
-                }
-                None => info!("GPUs can be enumerated again"),
+            if let Some(why) = &trouble {
+                warn!(%why, "GPUs cannot be enumerated; the agent stays and tries again");
+            } else {
+                info!("GPUs can be enumerated again");
             }
             status.set_trouble(trouble.clone());
             self.trouble = trouble;
