@@ -73,6 +73,25 @@ impl FaultKind {
     }
 }
 
+impl fmt::Display for Fault {
+    /// In words: `GPU 2 of node n02 loses its cooling`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = &self.target;
+        match self.kind {
+            FaultKind::HotGpu => write!(f, "{target} loses its cooling"),
+            FaultKind::FullMemory { .. } => write!(f, "the memory of {target} fills up"),
+            FaultKind::LostGpu => write!(f, "{target} falls off the bus"),
+            FaultKind::LostNode => write!(f, "{target} goes silent"),
+            FaultKind::HungJob { .. } => write!(f, "{target} hangs"),
+            FaultKind::Xid { code } => write!(f, "the driver logs XID {code} on {target}"),
+            FaultKind::CheckpointPause => write!(f, "{target} writes a checkpoint"),
+            FaultKind::SilentGpu => write!(f, "{target} does not answer"),
+            FaultKind::PowerBrake => write!(f, "the power supply brakes {target}"),
+            FaultKind::AgentStop => write!(f, "the agent of {target} stops in order"),
+        }
+    }
+}
+
 /// How a job hangs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
