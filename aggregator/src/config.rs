@@ -114,10 +114,11 @@ impl Config {
 }
 
 /// Logs go to standard error; standard output is for results.
-pub fn init_logs(format: LogFormat) {
+pub fn init_logs(format: LogFormat, level: tracing::Level) {
     let logs = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::INFO);
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_max_level(level);
     // A second call, in tests, changes nothing.
     let _ = match format {
         LogFormat::Text => logs.with_target(false).try_init(),

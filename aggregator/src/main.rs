@@ -59,7 +59,7 @@ fn main() -> ExitCode {
             }
         },
         None => {
-            init_logs(cli.config.log_format);
+            init_logs(cli.config.log_format, tracing::Level::INFO);
             run_until_signal(cli.config)
         }
     }

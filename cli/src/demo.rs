@@ -107,7 +107,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn run(args: Args) -> ExitCode {
-    init_logs(args.log_format);
+    // The board tells the story; here only what goes wrong with the demo itself.
+    init_logs(args.log_format, tracing::Level::WARN);
     service::block_on(serve(args))
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    init_logs(args.log_format);
+    init_logs(args.log_format, tracing::Level::INFO);
     service::block_on(serve(args, backend))
 }
 

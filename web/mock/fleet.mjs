@@ -61,14 +61,14 @@ export class Fleet {
     };
     for (const node of this.nodes) {
       for (const gpu of node.gpus) {
-        const touching = open.filter((i) => i.scope.node === node.name && i.scope.gpu === gpu.device
-          || i.scope.gpus?.some((g) => g.node === node.name && g.gpu === gpu.device));
+        const touching = open.filter((i) => i.scope.node === node.name && i.scope.device === gpu.device
+          || i.scope.devices?.some((g) => g.node === node.name && g.gpu === gpu.device));
         let light = worst(touching.map((i) => colour[i.severity] ?? 'green'));
         if (node.lostAt !== null) light = 'grey';
         if (node.labels.maintenance) light = 'blue';
         put(gpu, forced.get(gpu.uuid) ?? light, node.name, gpu.device, gpu.uuid);
       }
-      const own = open.filter((i) => i.scope.node === node.name && i.scope.gpu === null);
+      const own = open.filter((i) => i.scope.node === node.name && i.scope.device === null);
       let light = worst([...own.map((i) => colour[i.severity] ?? 'green'), ...node.gpus.map((g) => g.light)]);
       if (node.labels.maintenance) light = 'blue';
       put(node, light, node.name, null, null);

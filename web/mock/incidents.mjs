@@ -16,7 +16,7 @@ export class Incidents {
     const at = nowSeconds() - ago;
     const incident = {
       id: `01JD${String(this.next++).padStart(6, '0')}`, kind, severity, state: 'firing', flags: [], light: severity === 'critical' ? 'red' : 'yellow',
-      scope: { node: null, gpu: null, uuid: null, job: null, ...scope }, labels: {}, summary, action, runbook_url: null,
+      scope: { node: null, device: null, uuid: null, job: null, ...scope }, labels: {}, summary, action, runbook_url: null,
       started_at: iso(at - 10), fired_at: iso(at), acknowledged_at: null, acknowledged_by: null, resolved_at: null, resolution: null,
       culprits: [], consequence_of: null, evidence: [], missing: [],
       timeline: [{ at: iso(at - 10), what: 'started', who: null, note: null }, { at: iso(at), what: 'fired', who: null, note: null }],
@@ -29,7 +29,7 @@ export class Incidents {
 
   gpuScope(name, device) {
     const gpu = this.fleet.gpu(name, device);
-    return { node: name, gpu: device, uuid: gpu.uuid, job: gpu.job };
+    return { node: name, device, uuid: gpu.uuid, job: gpu.job };
   }
 
   tell() {
@@ -44,7 +44,7 @@ export class Incidents {
       action: 'Check fans, coolant and airflow of the chassis; drain the node if the slowdown lasts more than 10 minutes.',
       runbook_url: 'https://runbooks.example.net/gpu/thermal',
       evidence: [evidence('temperature', '94 °C', '90 °C', ramp(66, 94)), evidence('sm_clock', '1275 MHz', '≥ 1584 MHz', ramp(1875, 1275)), evidence('clock_event_reasons', 'HW thermal slowdown')],
-      culprits: [{ node: name(2), gpu: 5, uuid: hot.uuid }],
+      culprits: [{ node: name(2), device: 5, uuid: hot.uuid }],
     });
     const lost = fleet.node(name(6));
     lost.lostAt = now - 95;

@@ -60,11 +60,11 @@ test('a filter wants all its words, and one of its lights', () => {
 
 test('an incident touches its GPU, its whole node when it names no GPU, and nothing else', () => {
   const touches = (scope, target) => lib.touches({ scope }, target);
-  assert.ok(touches({ node: 'n1', gpu: 3 }, { node: 'n1', device: 3 }));
-  assert.ok(!touches({ node: 'n1', gpu: 3 }, { node: 'n1', device: 4 }));
-  assert.ok(touches({ node: 'n1', gpu: null }, { node: 'n1', device: 4 }));
-  assert.ok(touches({ job: 'j', gpus: [{ node: 'n2', gpu: 0 }] }, { node: 'n2', device: 0 }));
-  assert.ok(!touches({ job: 'j', gpus: [{ node: 'n2', gpu: 0 }] }, { node: 'n2', device: 1 }));
+  assert.ok(touches({ node: 'n1', device: 3 }, { node: 'n1', device: 3 }));
+  assert.ok(!touches({ node: 'n1', device: 3 }, { node: 'n1', device: 4 }));
+  assert.ok(touches({ node: 'n1', device: null }, { node: 'n1', device: 4 }));
+  assert.ok(touches({ job: 'j', gpus: [{ node: 'n2', device: 0 }] }, { node: 'n2', device: 0 }));
+  assert.ok(!touches({ job: 'j', gpus: [{ node: 'n2', device: 0 }] }, { node: 'n2', device: 1 }));
 });
 
 test('node names lose what all of them share, and still differ', () => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use entrenar::gpu::Values;
+use entrenar::metric::CATALOGUE;
 use entrenar::report::{JobKind, Labels};
 use entrenar::unit::Timestamp;
 use serde::Serialize;
@@ -12,6 +13,9 @@ use serde::Serialize;
 use crate::andon::{Evidence, GpuAt, Light, Resolution, Scope};
 use crate::incident::{CloseReason, Incident, NoticeStatus, TimelineEntry};
 use crate::line::view;
+
+/// A GPU's values as JSON.
+type Metrics = BTreeMap<&'static str, Option<f64>>;
 
 /// A page of a list.
 #[derive(Serialize)]
@@ -59,7 +63,7 @@ pub(crate) struct Gpu {
     light: Light,
     job: Option<String>,
     sampled_at: Option<String>,
-    metrics: BTreeMap<&'static str, f64>,
+    metrics: Metrics,
 }
 
 impl Gpu {
@@ -77,12 +81,12 @@ impl Gpu {
     }
 }
 
-/// Values under their catalogue names, in display units. What is absent is left out.
-pub(crate) fn metrics(values: &Values) -> BTreeMap<&'static str, f64> {
-    let shown = |(metric, value): (entrenar::metric::MetricId, i64)| {
-        metric.def().map(|def| (def.name, def.to_display(value)))
-    };
-    values.iter().filter_map(shown).collect()
+/// Every metric under its catalogue name, in display units; `null` where the GPU did not say.
+pub(crate) fn metrics(values: &Values) -> Metrics {
+    CATALOGUE
+        .iter()
+        .map(|metric| (metric.name, values.display(metric.id)))
+        .collect()
 }
 
 #[derive(Serialize)]
@@ -322,7 +326,7 @@ pub(crate) struct SeriesView {
 pub(crate) struct GpuSample {
     device: u32,
     uuid: String,
-    metrics: BTreeMap<&'static str, f64>,
+    metrics: Metrics,
 }
 
 impl GpuSample {

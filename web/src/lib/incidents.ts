@@ -78,18 +78,27 @@ export const incidentHref = (id: string) => `/incidents/${encodeURIComponent(id)
 /** Where an incident is, smallest place first. */
 export function places(scope: Scope, withJob = true, called = (node: string) => node): Place[] {
   const found: Place[] = [];
-  if (scope.node != null && scope.gpu != null) found.push({ text: `${called(scope.node)} GPU ${scope.gpu}`, href: gpuHref(scope.node, scope.gpu) });
+  if (scope.node != null && scope.device != null) found.push({ text: `${called(scope.node)} GPU ${scope.device}`, href: gpuHref(scope.node, scope.device) });
   else if (scope.node != null) found.push({ text: called(scope.node), href: nodeHref(scope.node) });
-  else if (scope.gpus?.length) found.push(...scope.gpus.map((g) => ({ text: `${called(g.node)} GPU ${g.gpu}`, href: gpuHref(g.node, g.gpu) })));
+  else if (scope.gpus?.length) found.push(...byNode(scope.gpus, called));
   else if (scope.nodes?.length) found.push(...scope.nodes.map((n) => ({ text: called(n), href: nodeHref(n) })));
   if (scope.job != null && (withJob || found.length === 0)) found.push({ text: scope.job, href: jobHref(scope.job) });
   return found.length ? found : [{ text: 'the whole fleet', href: null }];
 }
 
+/** One place a node: its GPU, or how many of them. */
+function byNode(gpus: { node: string; device: number }[], called: (node: string) => string): Place[] {
+  const nodes = new Map<string, number[]>();
+  for (const { node, device } of gpus) nodes.set(node, [...(nodes.get(node) ?? []), device]);
+  return [...nodes].map(([node, [device, ...more]]) => more.length
+    ? { text: `${called(node)} ${more.length + 1} GPUs`, href: nodeHref(node) }
+    : { text: `${called(node)} GPU ${device}`, href: gpuHref(node, device!) });
+}
+
 export function culpritPlace(culprit: Culprit): Place {
   if (typeof culprit === 'string') return { text: culprit, href: null };
-  const device = culprit.gpu ?? culprit.device ?? null;
-  const [place] = places({ node: culprit.node, gpu: device, job: culprit.node == null ? culprit.job : null });
+  const device = culprit.device ?? null;
+  const [place] = places({ node: culprit.node, device, job: culprit.node == null ? culprit.job : null });
   const text = culprit.node == null && culprit.job == null ? (culprit.uuid ?? 'unknown') : (place?.text ?? 'unknown');
   return { text: culprit.reason ? `${text} (${culprit.reason})` : text, href: text === place?.text ? place.href : null };
 }
@@ -101,6 +110,6 @@ export function touches(incident: Incident, target: { node?: string; device?: nu
   const onNode = scope.node === target.node || (scope.nodes?.includes(target.node ?? '') ?? false);
   const named = scope.gpus?.filter((g) => g.node === target.node) ?? [];
   if (target.device === undefined) return onNode || named.length > 0;
-  if (named.some((g) => g.gpu === target.device)) return true;
-  return onNode && (scope.gpu == null || scope.gpu === target.device) && !scope.gpus?.length;
+  if (named.some((g) => g.device === target.device)) return true;
+  return onNode && (scope.device == null || scope.device === target.device) && !scope.gpus?.length;
 }

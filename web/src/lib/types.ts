@@ -45,11 +45,11 @@ export interface Series {
 
 export interface Scope {
   node?: string | null;
-  gpu?: number | null;
+  device?: number | null;
   uuid?: string | null;
   job?: string | null;
   nodes?: string[];
-  gpus?: { node: string; gpu: number }[];
+  gpus?: { node: string; device: number }[];
 }
 
 export interface Evidence {
@@ -60,7 +60,7 @@ export interface Evidence {
 }
 
 /** Whom the rule blames: a GPU, a node, or only words. */
-export type Culprit = string | { node?: string | null; gpu?: number | null; device?: number | null; uuid?: string | null; job?: string | null; reason?: string | null };
+export type Culprit = string | { node?: string | null; device?: number | null; uuid?: string | null; job?: string | null; reason?: string | null };
 
 export interface Incident {
   id: string;
