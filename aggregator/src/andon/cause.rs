@@ -129,17 +129,14 @@ fn shared_place(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<Shared> {
     match (a, b) {
         ([], _) | (_, []) => None,
         ([a], [b]) if a == b => Some(Shared::Node(a.clone())),
-        _ => shared_label(a.iter().chain(b), fleet).map(Shared::Place),
+        _ => shared_label(&[a, b].concat(), fleet).map(Shared::Place),
     }
 }
 
 /// A label with one value for all of these nodes, as words: `rack r2`.
-pub(super) fn shared_label<'a>(
-    nodes: impl Iterator<Item = &'a NodeId> + Clone,
-    fleet: &Fleet,
-) -> Option<String> {
+pub(super) fn shared_label(nodes: &[NodeId], fleet: &Fleet) -> Option<String> {
     SHARED_LABELS.iter().find_map(|label| {
-        let mut values = nodes.clone().map(|node| fleet.label(node, label));
+        let mut values = nodes.iter().map(|node| fleet.label(node, label));
         let first = values.next()??;
         let word = label.replace('_', " ");
         values

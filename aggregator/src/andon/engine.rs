@@ -88,6 +88,13 @@ impl Engine {
         &self.rules
     }
 
+    /// Watching begins, after a start and its replay: agents have the start's grace to come back.
+    pub fn resume(&mut self, now: Timestamp) {
+        let last = *self.memory.now.get_or_insert(now);
+        self.note_own_outage(now, last);
+        self.begin(now);
+    }
+
     /// A node of the stored inventory: it is expected to come.
     pub fn expect(
         &mut self,
@@ -446,6 +453,10 @@ impl Engine {
         register.raise(report, links);
     }
 }
+
+/// What claims to be from further off than this has a wrong clock: an event is taken as of now, a sample from the
+/// future is not looked at.
+const NEARBY_MS: i64 = 30_000;
 
 /// How long lost history is worth a word in a finding.
 const LOST_HISTORY_MS: i64 = 3_600_000;

@@ -4,6 +4,7 @@
 //! are) is watched. Busy waiting in a collective counts as idle. All idle GPUs of a job are one finding; it waits long
 //! enough that no checkpoint, evaluation or loader restart is taken for a hang.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use entrenar::report::{JobKind, Labels};
@@ -221,9 +222,7 @@ impl IdleGpus<'_> {
             let name = "stuck while the others wait";
             let names = culprits.iter().map(gpu_on_node);
             found = found.with(Evidence::new(name, listed(names)));
-            found
-                .summary
-                .push_str(&format!("; {} may hold it up", gpu_on_node(culprit)));
+            let _ = write!(found.summary, "; {} may hold it up", gpu_on_node(culprit));
         }
         found.culprits = culprits;
         found.job = Some(name.to_owned());

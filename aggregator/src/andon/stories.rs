@@ -1,5 +1,6 @@
 //! What the engine says, told as stories: one line in, one line out.
 
+mod anything;
 mod causes;
 mod fleet;
 mod gpu;

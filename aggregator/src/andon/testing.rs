@@ -181,7 +181,7 @@ impl Stage {
         self.listen();
         self.now = self.now + self.interval;
         self.steps += 1;
-        if self.restarts == Restarts::Often && self.steps % 7 == 0 {
+        if self.restarts == Restarts::Often && self.steps.is_multiple_of(7) {
             self.restart();
         }
     }

@@ -133,8 +133,7 @@ impl ThermalState {
         let hw_seen = self.hw.yes(hw_slots.count);
         let sw_share = f64::from(self.sw.yes(sw_slots.count)) / f64::from(sw_slots.count);
         let hw_hot = hw_seen >= hw_needed(hw_slots, rule);
-        let sw_clean = self.sw.yes(sw_slots.count) == 0;
-        self.note_since(at, hw, hw_seen == 0, sw, sw_clean);
+        self.note_since(at, hw_seen > 0, self.sw.yes(sw_slots.count) > 0);
         let verdict = if hw_hot || sw_share >= rule.sw_share {
             Verdict::Unwelcome
         } else if hw_seen == 0
@@ -156,15 +155,16 @@ impl ThermalState {
         change.map(Heat::Changed).or_else(|| self.worse(at, rule))
     }
 
-    fn note_since(&mut self, at: Timestamp, hw: bool, hw_clean: bool, sw: bool, sw_clean: bool) {
-        if hw {
+    /// Slowdown goes on as long as its window holds some of it.
+    fn note_since(&mut self, at: Timestamp, hw_goes_on: bool, sw_goes_on: bool) {
+        if hw_goes_on {
             self.hw_since.get_or_insert(at);
-        } else if hw_clean {
+        } else {
             self.hw_since = None;
         }
-        if hw || sw {
+        if hw_goes_on || sw_goes_on {
             self.bad_since.get_or_insert(at);
-        } else if hw_clean && sw_clean && !self.cord.is_raised() {
+        } else if !self.cord.is_raised() {
             self.bad_since = None;
         }
     }

@@ -6,7 +6,7 @@ use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::{GpuEvent, GpuEventKind};
 use entrenar::unit::Timestamp;
 
-use super::{Engine, cord};
+use super::{Engine, NEARBY_MS, cord};
 use crate::andon::finding::{gpu_on_node, listed};
 use crate::andon::lost::Why;
 use crate::andon::rules::Rule as _;
@@ -14,8 +14,6 @@ use crate::andon::xid::table::{means_lost, row};
 use crate::andon::xid::{News, XidState};
 use crate::andon::{Change, GpuAt, Kind, Resolution, Scope};
 
-/// An event that claims to be from further off than this is taken as of now.
-const NEARBY_MS: i64 = 30_000;
 /// Another event so shortly before is what a victim's code follows.
 const FOLLOWS_MS: i64 = 120_000;
 /// Most GPUs that are named for a job's errors.
@@ -44,20 +42,19 @@ impl Engine {
             self.lose_gpu(at, event.at.min(at), uuid, Why::Xid(code));
         }
         if self.rules.xid.enabled {
-            self.note_xid(at, node, known, code);
+            self.note_xid(at, node, known.as_ref(), code);
         }
     }
 
-    fn note_xid(&mut self, at: Timestamp, node: &NodeId, gpu: Option<GpuUuid>, code: u64) {
+    fn note_xid(&mut self, at: Timestamp, node: &NodeId, gpu: Option<&GpuUuid>, code: u64) {
         let Some(severity) = self.rules.xid.severity_of(code) else {
             return;
         };
         let row = row(code);
         let job = gpu
-            .as_ref()
             .and_then(|uuid| self.memory.fleet.job_of(uuid))
             .map(str::to_owned);
-        let follows = self.recent_xid(at, gpu.as_ref(), job.as_deref());
+        let follows = self.recent_xid(at, gpu, job.as_deref());
         if row.is_detail() || (row.is_victim() && follows.is_some()) {
             if let Some(about) = follows
                 && let Some(state) = self.xid_mut(&about)
@@ -66,7 +63,7 @@ impl Engine {
             }
             return;
         }
-        let about = match (gpu.clone(), job) {
+        let about = match (gpu.cloned(), job) {
             (_, Some(job)) if row.is_of_the_job() => About::Job(job),
             (Some(gpu), _) => About::Gpu(gpu),
             (None, _) => About::Node(node.clone()),
@@ -75,7 +72,7 @@ impl Engine {
             return;
         };
         if state.note(at, code, severity) != News::Nothing {
-            self.tell_xid(at, &about, gpu.as_ref());
+            self.tell_xid(at, &about, gpu);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use entrenar::gpu::{GpuUuid, NodeId, Values};
 use entrenar::unit::Timestamp;
 
-use super::{Engine, cord};
+use super::{Engine, NEARBY_MS, cord};
 use crate::andon::gpu::{Signal, Tick};
 use crate::andon::lost::Why;
 use crate::andon::unresponsive::node_finding;
@@ -14,6 +14,10 @@ use crate::andon::{Change, Kind, Resolution, Scope};
 
 impl Engine {
     pub(super) fn look(&mut self, now: Timestamp, id: &NodeId, at: Timestamp, rows: &[Values]) {
+        // A clock that runs ahead must not make every later sample look old.
+        if at.0 - now.0 > NEARBY_MS {
+            return;
+        }
         let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
             return;
         };

@@ -48,6 +48,18 @@ impl Engine {
         }
     }
 
+    /// Watching begins: who is silent now has been given no chance yet.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        self.memory.now = Some(now);
+        self.memory.started_at = Some(now);
+        for node in self.memory.fleet.nodes.values_mut() {
+            // A clock that went back must not make anyone heard of in the future.
+            node.last_frame = node.last_frame.map(|at| at.min(now));
+            // Silence before counts for nothing: whoever is still held is judged anew.
+            node.held = false;
+        }
+    }
+
     fn end_own_outage(&mut self, now: Timestamp) {
         if self.memory.outage_until.is_none_or(|until| now < until) {
             return;
@@ -71,13 +83,8 @@ impl Engine {
         if away_ms.abs() <= limit_ms {
             return;
         }
-        self.memory.now = Some(now);
-        self.memory.started_at = Some(now);
+        self.begin(now);
         self.memory.outage_until = Some(now + rules.node_lost.start_grace.0);
-        for node in self.memory.fleet.nodes.values_mut() {
-            // A clock that went back must not make anyone heard of in the future.
-            node.last_frame = node.last_frame.map(|at| at.min(now));
-        }
         if rule.enabled {
             let finding = outage_finding(away_ms, rule);
             let since = last.min(now);
@@ -175,10 +182,12 @@ impl Engine {
             ),
         };
         if few {
-            held.iter().for_each(|id| self.lose_node(now, id));
+            for id in &held {
+                self.lose_node(now, id);
+            }
         } else {
             let since = silent_since(&self.memory.fleet, held.iter(), self.started_at());
-            let group = shared_label(held.iter(), &self.memory.fleet)
+            let group = shared_label(&held, &self.memory.fleet)
                 .unwrap_or_else(|| format!("silent since {}", time_of_day(since)));
             self.lose_nodes(now, group, held);
         }

@@ -154,6 +154,33 @@ fn a_restart_with_all_agents_connected_loses_nobody() {
 }
 
 #[test]
+fn a_quick_restart_gives_agents_time_to_come_back() {
+    let (mut stage, names) = fleet(64, Restarts::Never);
+    stage.restart();
+    stage.now = stage.now + Duration::from_secs(8);
+    stage.engine.resume(stage.now);
+    stage.work(&[], 12);
+    assert_eq!(presence(&stage, "n01"), Some(Presence::Expected));
+    stage.work(&refs(&names[1..]), 100);
+    assert_eq!(stage.story(), "188s Raised critical NodeLost node:n01");
+}
+
+#[test]
+fn a_clock_that_ran_ahead_blinds_nobody_once_it_is_right() {
+    let (mut stage, _) = fleet(4, Restarts::Never);
+    let ahead = stage.now + Duration::from_hours(1);
+    stage
+        .engine
+        .observe(stage.now, &"n01".into(), ahead, true, &[working()]);
+    stage.play(
+        &["n01"],
+        &crate::andon::testing::failing(entrenar::metric::NvmlStatus::GpuIsLost),
+        3,
+    );
+    assert_eq!(stage.story(), "121s Raised critical GpuLost gpu:GPU-n01-0");
+}
+
+#[test]
 fn a_start_from_the_stored_inventory_finds_the_node_that_died_meanwhile() {
     let mut stage = Stage::new(RuleSet::default());
     let names = names(64);
@@ -179,7 +206,7 @@ fn a_start_from_the_stored_inventory_finds_the_node_that_died_meanwhile() {
 fn a_restart_after_a_long_outage_finds_the_node_that_died_meanwhile() {
     let (mut stage, names) = fleet(64, Restarts::Never);
     stage.restart();
-    stage.now = stage.now + Duration::from_secs(3600);
+    stage.now = stage.now + Duration::from_hours(1);
     let back = stage.now.as_secs_f64() - BEGIN.as_secs_f64();
     stage.work(&refs(&names[1..]), 120);
     assert_eq!(

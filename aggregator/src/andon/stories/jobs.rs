@@ -12,7 +12,9 @@ const NODES: [&str; 2] = ["n01", "n02"];
 /// A job on four GPUs of two nodes.
 fn job(kind: JobKind, restarts: Restarts) -> Stage {
     let mut stage = Stage::new(RuleSet::default()).restarting(restarts);
-    NODES.iter().for_each(|node| stage.hello(node, 2, &[]));
+    for node in NODES {
+        stage.hello(node, 2, &[]);
+    }
     let gpus = [("n01", 0), ("n01", 1), ("n02", 0), ("n02", 1)];
     stage.hold("4711", kind, &gpus);
     stage

@@ -296,7 +296,7 @@ fn a_gpu_that_stays_hot_becomes_a_page() {
 fn a_job_that_hangs_for_long_is_found_by_the_usual_rules() {
     for how in [Hang::Spin, Hang::Culprit, Hang::Cold] {
         let fault = Fault {
-            at: Duration::from_secs(60),
+            at: Duration::from_mins(1),
             duration: None,
             kind: FaultKind::HungJob { how },
             target: Target::Job { job: "4711".into() },
