@@ -174,24 +174,29 @@ impl Engine {
             }
         }
         let key = cord(&self.rules.monitoring_fault, &Scope::Fleet);
-        let (few, why) = match held.len() {
-            0 => (true, Resolution::Recovered),
-            n => (
-                n < self.rules.node_lost.group_nodes as usize,
-                Resolution::Explained,
-            ),
+        let why = if held.is_empty() {
+            Resolution::Recovered
+        } else {
+            Resolution::Explained
         };
-        if few {
+        if self.rules.node_lost.enabled {
+            self.lose_held(now, held);
+        }
+        self.memory.register.clear(&key, now, why);
+    }
+
+    /// Many are one finding; a few are one each.
+    fn lose_held(&mut self, now: Timestamp, held: Vec<NodeId>) {
+        if held.len() < self.rules.node_lost.group_nodes as usize {
             for id in &held {
                 self.lose_node(now, id);
             }
-        } else {
-            let since = silent_since(&self.memory.fleet, held.iter(), self.started_at());
-            let group = shared_label(&held, &self.memory.fleet)
-                .unwrap_or_else(|| format!("silent since {}", time_of_day(since)));
-            self.lose_nodes(now, group, held);
+            return;
         }
-        self.memory.register.clear(&key, now, why);
+        let since = silent_since(&self.memory.fleet, held.iter(), self.started_at());
+        let group = shared_label(&held, &self.memory.fleet)
+            .unwrap_or_else(|| format!("silent since {}", time_of_day(since)));
+        self.lose_nodes(now, group, held);
     }
 
     fn lose_node(&mut self, now: Timestamp, id: &NodeId) {

@@ -120,6 +120,20 @@ fn agents_that_stay_away_are_one_finding_after_a_minute() {
 }
 
 #[test]
+fn silence_that_is_held_loses_nobody_once_the_rule_is_off() {
+    let (mut stage, names) = fleet(20, Restarts::Never);
+    stage.work(&refs(&names[12..]), 20);
+    let mut rules = RuleSet::default();
+    rules.node_lost.enabled = false;
+    stage.engine.set_rules(stage.now, Arc::new(rules));
+    stage.work(&refs(&names[12..]), 120);
+    assert_eq!(
+        stage.story(),
+        "125s Raised info MonitoringFault fleet, 185s Cleared(Explained) info MonitoringFault fleet"
+    );
+}
+
+#[test]
 fn the_nodes_of_a_rack_that_go_dark_together_are_one_page() {
     // Four of 64 are not enough to doubt the monitoring.
     let (mut stage, names) = fleet(64, Restarts::Never);
