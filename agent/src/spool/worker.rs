@@ -93,12 +93,22 @@ where
 }
 
 impl SpoolHandle {
-    /// Puts a record in, without waiting. False, and counted, when the disk has stood still for so long that the
-    /// queue is full.
-    pub fn append(&self, body: Body) -> bool {
-        let taken = self.commands.try_send(Command::Append(body)).is_ok();
-        self.refused.fetch_add(u64::from(!taken), Ordering::Relaxed);
-        taken
+    /// Puts a record in, without waiting. It comes back, and is counted, when the disk has stood still for so long
+    /// that the queue is full.
+    #[allow(
+        clippy::result_large_err,
+        reason = "it is moved on at once, or not at all"
+    )]
+    pub fn append(&self, body: Body) -> Result<(), Body> {
+        let refused = match self.commands.try_send(Command::Append(body)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => command,
+        };
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        match refused {
+            Command::Append(body) => Err(body),
+            _ => unreachable!("invariant: what was sent comes back"),
+        }
     }
 
     /// Records that were refused since the process began.
