@@ -54,8 +54,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         info!("the agent leaves");
         stopping.cancel();
     });
-    run(config, backend, seams, stop, |http| {
-        println!("ready http={http}")
-    })
-    .await
+    run(config, backend, seams, stop, announce).await
+}
+
+/// The one line on standard output: scripts wait for it.
+fn announce(http: std::net::SocketAddr) {
+    println!("ready http={http}");
 }

@@ -5,12 +5,14 @@
 //! stays in memory, bounded, so that a full disk does not blind the aggregator. [`Spool`] owns no thread and reads no
 //! clock; [`worker`] drives it. The files are drawn in `docs/formats/spool.md`.
 
+mod forget;
 pub mod fs;
 #[cfg(test)]
 mod model;
 pub mod record;
 mod segment;
 pub mod worker;
+mod write;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,13 +21,12 @@ use std::time::Duration;
 use entrenar::report::{Body, Inventory, Record, StreamId};
 use entrenar::unit::Timestamp;
 use entrenar_proto::convert::MAX_INVENTORIES;
-use entrenar_proto::{RangeSet, encode_record, wire};
-use prost::Message as _;
+use entrenar_proto::{RangeSet, encode_record};
 use prost::bytes::Bytes;
 use tracing::{info, warn};
 
-use self::fs::{Append, Fs};
-use self::record::{ENTRY_HEAD_BYTES, Entry, HEADER_BYTES, Header, HeaderError, Kind, entries};
+use self::fs::Fs;
+use self::record::{HeaderError, Kind, entries};
 use self::segment::{Segment, id_of, name};
 
 /// How long durable records are kept, so that an aggregator whose database was rolled back can have them again.
@@ -271,240 +272,6 @@ impl<F: Fs> Spool<F> {
             self.remember(stored.clone());
         }
         Some(stored)
-    }
-
-    /// Writes a record to the newest segment, which is begun if need be.
-    fn write(&mut self, stored: &Stored, kind: Kind, now: Now) -> io::Result<()> {
-        if self.disk_retry_at.is_some_and(|at| now.monotonic < at) {
-            return Err(io::Error::other("the disk refused the record before"));
-        }
-        let full = self
-            .segments
-            .back()
-            .is_some_and(|s| s.bytes >= self.segment_bytes());
-        if self.writing.is_none() || full || now.monotonic >= self.begun + SEGMENT_TIME {
-            self.begin_segment(stored.seq, now)?;
-        }
-        let entry = Entry {
-            kind,
-            seq: stored.seq,
-            payload: &stored.bytes,
-        };
-        self.write_entry(&entry)?;
-        self.disk_retry_at = None;
-        let generation = self
-            .inventories
-            .last_key_value()
-            .map(|(&generation, _)| generation);
-        if let (Some(segment), Some(generation)) = (self.segments.back_mut(), generation)
-            && segment.generations.last() != Some(&generation)
-        {
-            segment.generations.push(generation);
-        }
-        Ok(())
-    }
-
-    fn write_entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
-        let (Some(file), Some(segment)) = (&mut self.writing, self.segments.back_mut()) else {
-            return Err(io::Error::other("no segment is being written"));
-        };
-        // Whether it fails or not, that much of the disk may be used.
-        let appended = file.append(&entry.encode());
-        self.unsynced = true;
-        if let Err(error) = appended {
-            segment.bytes += entry.size() as u64;
-            return Err(error);
-        }
-        segment.took(entry);
-        Ok(())
-    }
-
-    /// Closes the newest segment and begins another. Its header and name are durable before anything older may go:
-    /// they carry the stream and the numbers on.
-    fn begin_segment(&mut self, first_seq: u64, now: Now) -> io::Result<()> {
-        if let Some(mut file) = self.writing.take() {
-            file.sync()?;
-        }
-        let id = self.next_id;
-        let header = Header {
-            stream: self.stream,
-            first_seq,
-            begun_at: now.wall,
-        };
-        let begun = self.create(id, &header);
-        if begun.is_err() {
-            // An empty file that stays is harmless; the next open removes it.
-            let _ = self.fs.remove(&name(id));
-        }
-        let (file, segment) = begun?;
-        self.next_id += 1;
-        self.begun = now.monotonic;
-        self.writing = Some(file);
-        self.segments.push_back(segment);
-        Ok(())
-    }
-
-    fn create(&self, id: u64, header: &Header) -> io::Result<(F::File, Segment)> {
-        let mut segment = Segment::new(id, *header);
-        let mut bytes = header.encode().to_vec();
-        if let Some((&generation, inventory)) = self.inventories.last_key_value() {
-            let body = Body::Inventory(inventory.clone());
-            let payload = encode_record(&Record { seq: 0, body });
-            let entry = Entry {
-                kind: Kind::Carried,
-                seq: 0,
-                payload: &payload,
-            };
-            bytes.extend(entry.encode());
-            segment.took(&entry);
-            segment.generations.push(generation);
-        }
-        let mut file = self.fs.create(&name(id))?;
-        file.append(&bytes)?;
-        file.sync()?;
-        self.fs.sync_names()?;
-        Ok((file, segment))
-    }
-
-    fn disk_failed(&mut self, error: &io::Error, now: Now) {
-        if self.disk_retry_at.is_none() {
-            warn!(%error, "the spool's disk does not take records; the newest are kept in memory");
-        }
-        self.stats.disk_errors += 1;
-        // What is behind the last good entry is torn; the next record goes into a new segment.
-        self.writing = None;
-        let due = self.disk_retry_at.is_none_or(|at| at <= now.monotonic);
-        if due {
-            self.disk_retry_at = Some(now.monotonic + DISK_RETRY);
-        }
-    }
-
-    fn remember(&mut self, stored: Stored) {
-        if self.memory.len() >= MEMORY_RECORDS
-            && let Some(oldest) = self.memory.pop_front()
-        {
-            self.forget(&oldest.bytes);
-        }
-        self.memory.push_back(stored);
-    }
-
-    /// Counts a record that nobody will have. What it would have said is lost goes on to the next batch.
-    fn forget(&mut self, record: &[u8]) {
-        let body = wire::Record::decode(record)
-            .ok()
-            .and_then(|record| record.body);
-        let (ticks, n_lost) = match body {
-            Some(wire::record::Body::Batch(batch)) => (batch.tick_at_ms.len() as u64, batch.n_lost),
-            _ => (0, 0),
-        };
-        self.stats.records_dropped += 1;
-        self.stats.ticks_dropped += ticks;
-        self.n_lost += ticks + n_lost;
-    }
-
-    /// Forgets the oldest segments until another payload fits.
-    fn make_room(&mut self, payload: u64) {
-        let more = payload + (ENTRY_HEAD_BYTES + HEADER_BYTES) as u64;
-        while self.bytes() + more > self.max_bytes && self.segments.len() > 1 {
-            self.drop_oldest("the spool is full");
-        }
-    }
-
-    fn drop_oldest(&mut self, why: &str) {
-        let Some(segment) = self.segments.pop_front() else {
-            return;
-        };
-        let before = self.stats;
-        if let Ok(bytes) = self.fs.read(&name(segment.id)) {
-            for entry in entries(&bytes).filter(|entry| entry.kind.is_record()) {
-                if !self.durable.contains(entry.seq) {
-                    self.forget(entry.payload);
-                }
-            }
-        } else {
-            // Nobody knows what was in it: as if each record had been a tick.
-            self.stats.records_dropped += segment.n_records;
-            self.stats.ticks_dropped += segment.n_records;
-            self.n_lost += segment.n_records;
-        }
-        let records = self.stats.records_dropped - before.records_dropped;
-        let ticks = self.stats.ticks_dropped - before.ticks_dropped;
-        if records > 0 {
-            warn!(
-                segment = segment.id,
-                records, ticks, why, "spool dropped its oldest segment"
-            );
-        }
-        self.remove(&segment);
-    }
-
-    fn remove(&mut self, segment: &Segment) {
-        if let Err(error) = self.fs.remove(&name(segment.id)) {
-            self.stats.disk_errors += 1;
-            warn!(%error, segment = segment.id, "could not remove a spool segment");
-        }
-        let kept = |generation: &u32| {
-            let newest = self.inventories.last_key_value();
-            newest.is_some_and(|(last, _)| last == generation)
-                || self
-                    .segments
-                    .iter()
-                    .any(|s| s.generations.contains(generation))
-        };
-        let gone: Vec<u32> = segment
-            .generations
-            .iter()
-            .copied()
-            .filter(|g| !kept(g))
-            .collect();
-        for generation in gone {
-            self.inventories.remove(&generation);
-        }
-    }
-
-    /// Takes in all that is durable elsewhere: the whole set, which may be smaller than before.
-    pub fn set_durable(&mut self, durable: &RangeSet, now: Now) {
-        self.durable = self.settled.iter().chain(durable.iter()).collect();
-        let durable = &self.durable;
-        self.memory.retain(|stored| !durable.contains(stored.seq));
-        for segment in &mut self.segments {
-            segment.weigh(durable, now.monotonic);
-        }
-    }
-
-    /// Forgets what is durable long enough, or too old. Never the newest segment: it carries the numbers on.
-    pub fn expire(&mut self, now: Now) {
-        while self.segments.len() > 1 {
-            let (oldest, next) = (&self.segments[0], &self.segments[1]);
-            let unneeded = oldest.seqs.is_empty()
-                || oldest
-                    .durable_since
-                    .is_some_and(|since| since + KEEP_DURABLE <= now.monotonic);
-            let too_old = next.header.begun_at + MAX_AGE < now.wall;
-            if unneeded {
-                if let Some(segment) = self.segments.pop_front() {
-                    self.remove(&segment);
-                }
-            } else if too_old {
-                self.drop_oldest("older than the spool keeps");
-            } else {
-                return;
-            }
-        }
-    }
-
-    /// When records must be synced; `None` if all are.
-    pub fn sync_due(&self) -> Option<Duration> {
-        self.unsynced.then(|| self.synced_at + SYNC_EVERY)
-    }
-
-    /// Makes all records on disk survive a crash.
-    pub fn sync(&mut self, now: Now) {
-        self.unsynced = false;
-        self.synced_at = now.monotonic;
-        if let Some(Err(error)) = self.writing.as_mut().map(Append::sync) {
-            self.disk_failed(&error, now);
-        }
     }
 
     /// The records from `first` to `last` that are there, ascending, from `first` on and about `max_bytes` of them.

@@ -5,7 +5,12 @@
 use entrenar::gpu::Values;
 use entrenar::metric::{CATALOGUE, METRIC_COUNT, MetricId};
 
-use crate::bits::{BitReader, BitWriter, signed_cost, unzigzag, zigzag};
+mod coding;
+mod guess;
+
+use self::coding::Coding;
+use self::guess::{Guess, Guesses, HEAD_GUESSES, Neighbours, STEP_GUESSES};
+use crate::bits::{BitReader, BitWriter};
 
 /// Version in the first byte. A reader refuses others.
 const VERSION: u8 = 1;
@@ -15,8 +20,6 @@ const COUNT_BITS: u32 = 8;
 const WIDTH_BITS: u32 = 6;
 /// Bits of a guess and of a coding.
 const CHOICE_BITS: u32 = 2;
-/// How much finer than the width of its values the base of packed values is, in bits.
-const BASE_GRAIN_BITS: u32 = 3;
 
 // Every column, and every mask, must be countable in `COUNT_BITS`.
 const _: () = assert!(METRIC_COUNT < 1 << COUNT_BITS);
@@ -260,97 +263,6 @@ fn fill(
     Ok(column)
 }
 
-/// What a value is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Guess {
-    /// Nothing: the value itself is written.
-    Zero,
-    /// The value before it, in the order of rows.
-    Row,
-    /// The same row of the column before.
-    Above,
-    /// The same GPU's value before.
-    Own,
-    /// The same GPU's value before, and the step that led to it once more.
-    Linear,
-}
-
-/// For the first value of a GPU in a batch; the place is the code.
-const HEAD_GUESSES: [Guess; 3] = [Guess::Zero, Guess::Row, Guess::Above];
-/// For its later values.
-const STEP_GUESSES: [Guess; 4] = [Guess::Zero, Guess::Row, Guess::Own, Guess::Linear];
-
-impl Guess {
-    const ALL: usize = 5;
-
-    fn slot(self) -> usize {
-        self as usize
-    }
-}
-
-/// The values near the next one, in a column that is being written or read.
-struct Neighbours {
-    row: i64,
-    own: Vec<Option<(i64, i64)>>,
-}
-
-impl Neighbours {
-    fn new(gpus: usize) -> Self {
-        Self {
-            row: 0,
-            own: vec![None; gpus],
-        }
-    }
-
-    fn is_head(&self, gpu: usize) -> bool {
-        self.own[gpu].is_none()
-    }
-
-    /// A guess per [`Guess`].
-    fn guesses(&self, gpu: usize, above: i64) -> [i64; Guess::ALL] {
-        let (own, step) = self.own[gpu].unwrap_or((0, 0));
-        [0, self.row, above, own, own.wrapping_add(step)]
-    }
-
-    fn saw(&mut self, gpu: usize, value: i64) {
-        let step = self.own[gpu].map_or(0, |(before, _)| value.wrapping_sub(before));
-        self.own[gpu] = Some((value, step));
-        self.row = value;
-    }
-}
-
-/// How far each value is from each guess.
-struct Guesses {
-    heads: Vec<[i64; Guess::ALL]>,
-    steps: Vec<[i64; Guess::ALL]>,
-}
-
-impl Guesses {
-    fn of(column: &Column, previous: &Column, shift: u32, gpus: usize) -> Self {
-        let mut near = Neighbours::new(gpus);
-        let mut all = Self {
-            heads: Vec::with_capacity(gpus),
-            steps: Vec::with_capacity(column.cells.len()),
-        };
-        for (row, cell) in column.cells.iter().enumerate() {
-            let Some(value) = cell.map(|v| v >> shift) else {
-                continue;
-            };
-            let above = previous.cells[row].map_or(0, |v| v >> shift);
-            let residuals = near
-                .guesses(row % gpus, above)
-                .map(|guess| value.wrapping_sub(guess));
-            if near.is_head(row % gpus) {
-                all.heads.push(residuals);
-            } else {
-                all.steps.push(residuals);
-            }
-            near.saw(row % gpus, value);
-        }
-        all
-    }
-}
-
 /// Writes a group with the cheapest guess and coding. An empty group is not written at all.
 fn put_group(out: &mut BitWriter, residuals: &[[i64; Guess::ALL]], guesses: &[Guess]) {
     let best = guesses
@@ -370,128 +282,6 @@ fn put_group(out: &mut BitWriter, residuals: &[[i64; Guess::ALL]], guesses: &[Gu
     for residual in residuals {
         coding.put_value(out, residual[guess.slot()]);
     }
-}
-
-/// How the residuals of a group are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
-    /// All the same.
-    Constant(i64),
-    /// Mostly zero: a bit says so; another value has `width` bits, zigzag.
-    Sparse { width: u32 },
-    /// Each `width` bits above `base << grain(width)`.
-    Packed { width: u32, base: i64 },
-}
-
-impl Coding {
-    /// The cheapest coding, and its cost in bits.
-    fn cheapest(residuals: impl Iterator<Item = i64>) -> (Self, u64) {
-        let (mut low, mut high, mut widest) = (i64::MAX, i64::MIN, 0);
-        let (mut n, mut n_zero) = (0u64, 0);
-        for residual in residuals {
-            low = low.min(residual);
-            high = high.max(residual);
-            widest = widest.max(zigzag(residual));
-            n += 1;
-            n_zero += u64::from(residual == 0);
-        }
-        if n == 0 || low == high {
-            return (Self::Constant(low), signed_cost(low));
-        }
-        let width = bits_of(widest);
-        let sparse = u64::from(WIDTH_BITS) + n + (n - n_zero) * u64::from(width);
-        let (base, pack) = pack_base(low, high);
-        let packed = u64::from(WIDTH_BITS) + signed_cost(base) + n * u64::from(pack);
-        if sparse < packed {
-            (Self::Sparse { width }, sparse)
-        } else {
-            (Self::Packed { width: pack, base }, packed)
-        }
-    }
-
-    fn put(self, out: &mut BitWriter) {
-        match self {
-            Self::Constant(value) => {
-                out.put(0, CHOICE_BITS);
-                out.put_signed(value);
-            }
-            Self::Sparse { width } => {
-                out.put(1, CHOICE_BITS);
-                out.put(u64::from(width - 1), WIDTH_BITS);
-            }
-            Self::Packed { width, base } => {
-                out.put(2, CHOICE_BITS);
-                out.put(u64::from(width - 1), WIDTH_BITS);
-                out.put_signed(base);
-            }
-        }
-    }
-
-    fn put_value(self, out: &mut BitWriter, residual: i64) {
-        match self {
-            Self::Constant(_) => {}
-            Self::Sparse { .. } if residual == 0 => out.put(0, 1),
-            Self::Sparse { width } => {
-                out.put(1, 1);
-                out.put(zigzag(residual), width);
-            }
-            Self::Packed { width, base } => {
-                out.put(residual.wrapping_sub(base << grain(width)) as u64, width);
-            }
-        }
-    }
-
-    fn take(bits: &mut BitReader<'_>) -> Result<Self, ColumnsError> {
-        let end = ColumnsError::Truncated;
-        match bits.take(CHOICE_BITS).ok_or(end)? {
-            0 => bits.take_signed().map(Self::Constant).ok_or(end),
-            1 => {
-                let width = bits.take(WIDTH_BITS).ok_or(end)? as u32 + 1;
-                Ok(Self::Sparse { width })
-            }
-            2 => {
-                let width = bits.take(WIDTH_BITS).ok_or(end)? as u32 + 1;
-                let base = bits.take_signed().ok_or(end)?;
-                Ok(Self::Packed { width, base })
-            }
-            other => Err(ColumnsError::Coding(other)),
-        }
-    }
-
-    fn take_value(self, bits: &mut BitReader<'_>) -> Option<i64> {
-        match self {
-            Self::Constant(value) => Some(value),
-            Self::Sparse { width } => {
-                if bits.flag()? {
-                    bits.take(width).map(unzigzag)
-                } else {
-                    Some(0)
-                }
-            }
-            Self::Packed { width, base } => {
-                let above = bits.take(width)? as i64;
-                Some((base << grain(width)).wrapping_add(above))
-            }
-        }
-    }
-}
-
-/// Finest base and narrowest width with which values from `low` to `high` can be packed.
-fn pack_base(low: i64, high: i64) -> (i64, u32) {
-    let narrowest = bits_of(high.wrapping_sub(low) as u64);
-    (narrowest..64)
-        .map(|width| (low >> grain(width), width))
-        .find(|(base, width)| bits_of(high.wrapping_sub(base << grain(*width)) as u64) <= *width)
-        .unwrap_or((low >> grain(64), 64))
-}
-
-/// Low bits of a base that are not written.
-const fn grain(width: u32) -> u32 {
-    width.saturating_sub(BASE_GRAIN_BITS)
-}
-
-const fn bits_of(value: u64) -> u32 {
-    u64::BITS - value.leading_zeros()
 }
 
 /// A group as it stands in the bits: the first values of all GPUs, or all later ones.
