@@ -32,9 +32,9 @@ const FIRST_ENUMERATION: Duration = Duration::from_secs(2);
 /// How long the sampler may take to end: a reading that is on its way has its own deadline, which is shorter.
 const SAMPLER_PATIENCE: Duration = Duration::from_millis(1200);
 
-/// How long the last records may take to reach the disk. With the goodbye, all of it stays below the 5 s that an
-/// agent has to leave.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the last records may take to reach the disk, and the spool to close. With the goodbye, all of it stays
+/// below the 5 s that an agent has to leave.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(300);
 
 /// What a test, or the demo, may put in place of the world.
 #[derive(Clone)]
@@ -144,7 +144,7 @@ fn open_spool(
     let dir = &config.spool_dir;
     let disk = Disk::open(dir).with_context(|| {
         format!(
-            "could not make the spool directory {}: give this user one with --spool-dir",
+            "could not open the spool directory {}: give this agent one of its own with --spool-dir",
             dir.display()
         )
     })?;
@@ -211,6 +211,8 @@ impl Tasks {
         self.serving.cancel();
         let _ = self.server.await;
         self.events.abort();
+        // Whoever starts next may have the spool.
+        let _ = tokio::time::timeout(FLUSH_PATIENCE, self.spool.close()).await;
         Ok(())
     }
 }

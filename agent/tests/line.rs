@@ -56,6 +56,10 @@ struct Toy {
 
 impl Toy {
     async fn start() -> (Self, SocketAddr) {
+        Self::serve(tonic::transport::Server::builder()).await
+    }
+
+    async fn serve(mut server: tonic::transport::Server) -> (Self, SocketAddr) {
         let toy = Self {
             state: Arc::default(),
             changed: watch::Sender::new(()),
@@ -64,11 +68,7 @@ impl Toy {
         let address = listener.local_addr().unwrap();
         let service = TelemetryServer::new(toy.clone());
         let incoming = TcpListenerStream::new(listener);
-        tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming),
-        );
+        tokio::spawn(server.add_service(service).serve_with_incoming(incoming));
         (toy, address)
     }
 
@@ -364,4 +364,43 @@ async fn an_agent_that_cannot_listen_says_what_to_do() {
     });
     let error = agent.task.await.unwrap().unwrap_err();
     assert!(format!("{error:#}").contains("--listen"), "{error:#}");
+}
+
+/// A CA, and a certificate of it with its key, as PEM.
+fn certificates(name: &str) -> (String, String, String) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let leaf_pem = leaf.signed_by(&key, &issuer).unwrap().pem();
+    (ca_pem, leaf_pem, key.serialize_pem())
+}
+
+#[tokio::test]
+async fn over_tls_both_sides_show_a_certificate() {
+    use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+    let (server_ca, server_cert, server_key) = certificates("localhost");
+    let (client_ca, client_cert, client_key) = certificates("n1");
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(server_cert, server_key))
+        .client_ca_root(Certificate::from_pem(client_ca));
+    let (toy, address) = Toy::serve(Server::builder().tls_config(tls).unwrap()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        Some(path)
+    };
+    let agent = Agent::with(address, &dir.path().join("spool"), |config| {
+        config.aggregator = format!("https://localhost:{}", address.port());
+        config.tls_ca = file("ca.pem", &server_ca);
+        config.tls_cert = file("cert.pem", &client_cert);
+        config.tls_key = file("key.pem", &client_key);
+    });
+    toy.until("records came over TLS", |state| state.received.contains(5))
+        .await;
+    agent.leave().await;
 }

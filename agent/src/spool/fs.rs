@@ -1,6 +1,6 @@
 //! The little that the spool asks of a file system, so that a test can give it one that forgets what was not synced.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -31,22 +31,37 @@ pub trait Append: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// A directory on disk.
+/// Name of the file that says whose the directory is.
+const LOCK: &str = "lock";
+
+/// A directory on disk, held by this process alone: two agents on one spool would give each number out twice.
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
 }
 
 impl Disk {
-    /// The directory, made if it is not there, readable by its owner only.
+    /// The directory, made if it is not there, readable by its owner only. Fails if another process holds it.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(dir)?;
+        let mut options = OpenOptions::new();
+        let lock = options.create(true).append(true).open(dir.join(LOCK))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another agent uses it: give each agent a directory of its own",
+            ),
+            TryLockError::Error(error) => error,
+        })?;
         Ok(Self {
             dir: dir.to_owned(),
+            _lock: lock,
         })
     }
 }
@@ -96,5 +111,20 @@ impl Append for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_belongs_to_one_agent_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Disk::open(dir.path()).unwrap();
+        let second = Disk::open(dir.path()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::ResourceBusy);
+        drop(first);
+        assert!(Disk::open(dir.path()).is_ok());
     }
 }

@@ -41,6 +41,7 @@ enum Command {
     Facts(oneshot::Sender<Facts>),
     Rebirth(StreamId, oneshot::Sender<Facts>),
     Flush(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
 }
 
 /// The way to a spool on its thread. The thread ends, synced, when the last handle is gone.
@@ -152,6 +153,12 @@ impl SpoolHandle {
         self.ask(Command::Flush).await
     }
 
+    /// Waits until the spool is synced and closed, so that another process may open it. What is asked of it then
+    /// fails with [`SpoolGone`].
+    pub async fn close(&self) -> Result<(), SpoolGone> {
+        self.ask(Command::Close).await
+    }
+
     /// What the spool says about itself.
     pub fn stats(&self) -> SpoolStats {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,6 +200,12 @@ impl<F: Fs> Worker<F> {
                 .sync_due()
                 .map(|due| due.saturating_sub(now.monotonic));
             match queue.recv_timeout(due.unwrap_or(HOUSEKEEPING).min(HOUSEKEEPING)) {
+                Ok(Command::Close(reply)) => {
+                    self.spool.sync(self.now());
+                    drop(self);
+                    let _ = reply.send(());
+                    return;
+                }
                 Ok(command) => self.obey(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.spool.sync(self.now()),
@@ -240,7 +253,7 @@ impl<F: Fs> Worker<F> {
                 self.spool.rebirth(born, now);
                 let _ = reply.send(self.spool.facts());
             }
-            Command::Flush(reply) => {
+            Command::Flush(reply) | Command::Close(reply) => {
                 self.spool.sync(now);
                 let _ = reply.send(());
             }
