@@ -7,6 +7,8 @@
 //!   - { token_file: /etc/entrenar/agents.token }            # any node
 //!   - { node: n01, token_sha256: 5e88…1542 }                # this node only
 //! ```
+//!
+//! Files are named relative to the tokens file. It is read once, at the start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -115,6 +117,8 @@ fn secret(
     };
     match (token_file, token_sha256) {
         (Some(token_file), None) => {
+            // Relative to the tokens file, as in the receivers file.
+            let token_file = path.parent().unwrap_or(Path::new("")).join(token_file);
             let token =
                 fs::read_to_string(&token_file).map_err(|source| TokensError::TokenFile {
                     path: path.into(),
@@ -166,7 +170,7 @@ mod tests {
     fn a_tokens_file_names_people_and_agents() {
         let access = check(
             "people:\n  - {name: alice, role: viewer, token_file: DIR/long.token}\n\
-             agents:\n  - {node: n01, token_file: DIR/long.token}\n",
+             agents:\n  - {node: n01, token_file: long.token}\n",
         )
         .expect("a good file");
         let bearer = Some("Bearer 0123456789abcdef0123456789abcdef");
