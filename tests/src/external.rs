@@ -38,3 +38,19 @@ pub fn external(program: &str, package: &str) -> Option<Command> {
     };
     Some(Command::new(file))
 }
+
+/// One of our own binaries, as cargo built it beside this test.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test runs from a file");
+    let built = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("invariant: a test lies in target/PROFILE/deps");
+    let file = built.join(name);
+    assert!(
+        file.is_file(),
+        "{} is not built: run `cargo build --workspace --bins` first, as `cargo xtask test` does",
+        file.display()
+    );
+    file
+}

@@ -337,9 +337,8 @@ mod tests {
     fn pages_follow_each_other_without_a_gap() {
         let items: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).into();
         let page = |limit, cursor: Option<&str>| {
-            let slice = Slice::new(Some(limit), cursor.map(String::from))
-                .ok()
-                .expect("a slice");
+            let cursor = cursor.map(String::from);
+            let slice = Slice { limit, cursor };
             let page = slice.page(&items, Clone::clone, Clone::clone);
             (page.items.join(""), page.next)
         };
