@@ -9,3 +9,9 @@ pub mod external;
 mod fleet;
 
 pub use fleet::{Fleet, Told};
+
+/// HTTP clients want to know once per process which cryptography to use.
+pub fn choose_cryptography() {
+    // Already chosen by another test: the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -29,6 +29,7 @@ struct Demo {
 
 impl Demo {
     fn start(faults: &str) -> Self {
+        entrenar_tests::choose_cryptography();
         let temp = tempfile::tempdir().expect("a directory");
         let file = temp.path().join("faults.yaml");
         std::fs::write(&file, faults).expect("written");
@@ -69,14 +70,22 @@ impl Demo {
     }
 
     /// Ends it as Ctrl-C does.
-    fn interrupt(mut self) -> (ExitStatus, tempfile::TempDir) {
+    fn interrupt(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill")
             .args(["-INT", &pid])
             .status()
             .expect("kill runs");
         assert!(sent.success());
-        (self.child.wait().expect("it ends"), self.temp)
+        self.child.wait().expect("it ends")
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // Of a test that failed; else it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -97,7 +106,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 
 #[tokio::test]
 async fn the_demo_shows_64_live_lamps_its_troubles_and_leaves_nothing_behind() {
-    let demo = Demo::start(QUICK_FAULTS);
+    let mut demo = Demo::start(QUICK_FAULTS);
     eventually("64 live lamps", async || {
         let gpus = demo.get("gpus").await;
         let lit = gpus
@@ -121,9 +130,9 @@ async fn the_demo_shows_64_live_lamps_its_troubles_and_leaves_nothing_behind() {
         in_a_browser(&mut node, &demo.http);
     }
 
-    let (status, temp) = demo.interrupt();
+    let status = demo.interrupt();
     assert!(status.success(), "{status}");
-    let left: Vec<_> = std::fs::read_dir(temp.path())
+    let left: Vec<_> = std::fs::read_dir(demo.temp.path())
         .expect("read")
         .flatten()
         .map(|e| e.file_name())

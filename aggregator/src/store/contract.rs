@@ -25,7 +25,7 @@ macro_rules! contract {
             the_journal_is_read_in_pages_from_after_a_position
             sealing_the_same_stretch_again_merges
             chunks_are_found_by_gpu_and_overlap_oldest_first
-            an_older_snapshot_does_not_replace_a_newer_one
+            a_snapshot_stands_at_the_journal_row_of_its_own_flush
             deciding_twice_is_harmless_and_old_news_are_ignored
             a_cord_has_one_open_incident_and_a_refused_decision_leaves_no_trace
             what_a_person_closed_is_recovered_until_its_cord_has_cleared

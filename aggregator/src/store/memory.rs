@@ -119,17 +119,15 @@ impl Kept {
         for change in flush.holders {
             self.holders.insert((change.gpu.clone(), change.at), change);
         }
-        if let Some(snapshot) = flush.snapshot
-            && self
-                .snapshot
-                .as_ref()
-                .is_none_or(|old| old.position <= snapshot.position)
-        {
-            self.snapshot = Some(snapshot);
-        }
         if !flush.journal.is_empty() {
             self.newest.0 += 1;
             self.journal.insert(self.newest, flush.journal);
+        }
+        if let Some(snapshot) = flush.snapshot {
+            self.snapshot = Some(Snapshot {
+                position: self.newest,
+                ..snapshot
+            });
         }
         if let Some(last) = flush.forget_journal {
             self.journal.retain(|position, _| *position > last);

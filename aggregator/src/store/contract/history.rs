@@ -136,21 +136,27 @@ pub(crate) async fn chunks_are_found_by_gpu_and_overlap_oldest_first(store: &dyn
     );
 }
 
-pub(crate) async fn an_older_snapshot_does_not_replace_a_newer_one(store: &dyn Store) {
-    for position in [5, 7, 6] {
-        let snapshot = Snapshot {
-            position: JournalPosition(position),
+pub(crate) async fn a_snapshot_stands_at_the_journal_row_of_its_own_flush(store: &dyn Store) {
+    let flush = |byte: u8, journal: Vec<JournalEntry>| Flush {
+        journal,
+        snapshot: Some(Snapshot {
+            position: JournalPosition::default(),
             taken_at: BASE,
-            bytes: vec![position as u8],
-        };
-        let flush = Flush {
-            snapshot: Some(snapshot),
-            ..Flush::default()
-        };
-        store.commit(flush).await.unwrap();
+            bytes: vec![byte],
+        }),
+        ..Flush::default()
+    };
+    let advance = || vec![JournalEntry::Advance { to: BASE }];
+    let kept = async || store.recover().await.unwrap().snapshot.unwrap();
+    for byte in 1..=2 {
+        let durable = store.commit(flush(byte, advance())).await.unwrap();
+        let kept = kept().await;
+        assert_eq!((kept.position, kept.bytes), (durable.position, vec![byte]));
     }
-    let snapshot = store.recover().await.unwrap().snapshot.unwrap();
-    assert_eq!((snapshot.position.0, snapshot.bytes), (7, vec![7]));
+    let newest = kept().await.position;
+    store.commit(flush(3, vec![])).await.unwrap();
+    let kept = kept().await;
+    assert_eq!((kept.position, kept.bytes), (newest, vec![3]));
 }
 
 pub(crate) async fn a_forgotten_node_is_no_longer_expected(store: &dyn Store) {
