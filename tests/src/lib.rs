@@ -7,6 +7,7 @@
 
 pub mod external;
 mod fleet;
+pub mod process;
 
 pub use fleet::{Fleet, Told};
 

@@ -1,0 +1,433 @@
+//! The edges with real sockets, real files and real programs.
+
+use std::path::Path;
+
+use entrenar_tests::external::external;
+use entrenar_tests::process::{Server, eventually, items, run};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+const FREE: [&str; 4] = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+
+fn aggregator(dir: &Path, more: &[&str]) -> Server {
+    let data = dir.join("data").display().to_string();
+    let mut args = vec!["--data-dir", data.as_str()];
+    args.extend(FREE);
+    args.extend(more);
+    Server::start("entrenar-aggregator", &args)
+}
+
+fn agent(dir: &Path, node: &str, url: &str, more: &[&str]) -> Server {
+    let spool = dir.join(format!("spool-{node}")).display().to_string();
+    let mut args = vec!["--aggregator", url, "--node", node, "--backend", "sim"];
+    args.extend(["--spool-dir", spool.as_str(), "--listen", "127.0.0.1:0"]);
+    args.extend(more);
+    Server::start("entrenar-agent", &args)
+}
+
+fn directory() -> tempfile::TempDir {
+    entrenar_tests::choose_cryptography();
+    tempfile::tempdir().expect("a directory")
+}
+
+async fn sampled(client: &Client, base: &str, n_gpus: usize) {
+    let url = format!("{base}/api/v1/gpus");
+    eventually("sampled GPUs", async || {
+        let gpus = items(client, &url).await?;
+        let sampled = gpus.iter().filter(|g| !g["sampled_at"].is_null()).count();
+        (sampled == n_gpus).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_web_page_cannot_act_for_the_user_and_errors_say_what_to_do() {
+    let dir = directory();
+    let server = aggregator(dir.path(), &[]);
+    let (base, client) = (format!("http://{}", server.http), Client::new());
+    let close = format!("{base}/api/v1/incidents/0123456789abcdef/close");
+    let body = json!({ "reason": "hardware" }).to_string();
+    let post = || {
+        client
+            .post(&close)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.clone())
+    };
+
+    let foreign = post()
+        .header(ORIGIN, "https://evil.example")
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(foreign.status(), StatusCode::FORBIDDEN);
+    let form = client
+        .post(&close)
+        .header(CONTENT_TYPE, "text/plain")
+        .body(body.clone());
+    let form = form.send().await.expect("answered");
+    assert_eq!(form.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let rebound = client
+        .get(format!("{base}/api/v1/nodes"))
+        .header(HOST, "evil.example");
+    assert_eq!(
+        rebound.send().await.expect("answered").status(),
+        StatusCode::FORBIDDEN
+    );
+    let own = post().header(ORIGIN, &base).send().await.expect("answered");
+    assert_eq!(own.status(), StatusCode::NOT_FOUND);
+    assert_eq!(own.headers()[CONTENT_TYPE], "application/problem+json");
+
+    for (path, status, word) in [
+        ("api/v1/series?metric=heat", 400, "docs/metrics.md"),
+        (
+            "api/v1/series?metric=power_watts&from=soon",
+            400,
+            "RFC 3339",
+        ),
+        ("api/v1/gpus?colour=red", 400, "colour"),
+        ("api/v1/nodes?limit=0", 400, "limit"),
+        ("api/v1/incidents?cursor=x", 400, "cursor"),
+        ("api/v1/incidents/nope", 404, "nope"),
+        ("api/v1/nothing", 404, "nothing"),
+        ("api/v1/stream?events=sample", 400, "node="),
+    ] {
+        let answer = client
+            .get(format!("{base}/{path}"))
+            .send()
+            .await
+            .expect("answered");
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        let problem: Value = answer.json().await.expect("JSON");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains(word), "{path}: {detail}");
+    }
+    let page = client
+        .get(format!("{base}/nodes/host.example/gpus/0"))
+        .send()
+        .await
+        .expect("answered");
+    assert!(
+        page.text().await.expect("text").contains("<html"),
+        "deep links lead to the board"
+    );
+}
+
+#[tokio::test]
+async fn people_and_agents_show_tokens_over_tls() {
+    let dir = directory();
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let certs = file("certs");
+    let made = run(
+        "entrenar-aggregator",
+        &[
+            "certs",
+            "init",
+            "--out",
+            &certs,
+            "--host",
+            "localhost",
+            "--host",
+            "127.0.0.1",
+        ],
+    );
+    assert_eq!(made.0, Some(0), "{}", made.1);
+    let write =
+        |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
+    write("agents.token", "agents-0123456789abcdef0123456789");
+    write("alice.token", "alice-0123456789abcdef0123456789");
+    write("bob.token", "bob-0123456789abcdef0123456789");
+    write(
+        "tokens.yaml",
+        "people:\n  - {name: alice, role: responder, token_file: alice.token}\n  - {name: bob, role: viewer, token_file: bob.token}\n\
+         agents:\n  - {token_file: agents.token}\n",
+    );
+    let in_certs = |name: &str| format!("{certs}/{name}");
+    let (cert, key, ca) = (
+        in_certs("server.pem"),
+        in_certs("server.key"),
+        in_certs("ca.pem"),
+    );
+    let (tokens, agents_token) = (file("tokens.yaml"), file("agents.token"));
+    let server = aggregator(
+        dir.path(),
+        &[
+            "--tls-cert",
+            &cert,
+            "--tls-key",
+            &key,
+            "--tokens-file",
+            &tokens,
+        ],
+    );
+    let grpc = format!("https://{}", server.grpc);
+    let _agent = agent(
+        dir.path(),
+        "n1",
+        &grpc,
+        &["--tls-ca", &ca, "--token-file", &agents_token],
+    );
+    let _stranger = agent(dir.path(), "n2", &grpc, &["--tls-ca", &ca]);
+
+    let root = reqwest::Certificate::from_pem(&std::fs::read(&ca).expect("read")).expect("PEM");
+    let client = |token: &str| {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert(
+            AUTHORIZATION,
+            format!("Bearer {token}").parse().expect("a header"),
+        );
+        let client = Client::builder()
+            .tls_certs_only([root.clone()])
+            .default_headers(headers);
+        client.build().expect("a client")
+    };
+    let base = format!("https://{}", server.http);
+    let (alice, bob) = (
+        client("alice-0123456789abcdef0123456789"),
+        client("bob-0123456789abcdef0123456789"),
+    );
+    sampled(&bob, &base, 8).await;
+    let nodes = items(&bob, &format!("{base}/api/v1/nodes"))
+        .await
+        .expect("a list");
+    assert_eq!(
+        nodes.len(),
+        1,
+        "an agent without a token is not let in: {nodes:?}"
+    );
+
+    let url = format!("{base}/api/v1/incidents/0123456789abcdef/acknowledge");
+    let status = async |client: &Client| {
+        client
+            .post(&url)
+            .json(&json!({}))
+            .send()
+            .await
+            .expect("answered")
+            .status()
+    };
+    assert_eq!(status(&client("wrong")).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(&bob).await, StatusCode::FORBIDDEN);
+    assert_eq!(status(&alice).await, StatusCode::NOT_FOUND);
+    let probe = client("none")
+        .get(format!("{base}/healthz"))
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(probe.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_was_taken_is_there_after_a_stop_and_a_start() {
+    let dir = directory();
+    let client = Client::new();
+    let server = aggregator(dir.path(), &[]);
+    let url = format!("http://{}", server.grpc);
+    let agent = agent(dir.path(), "n1", &url, &["--interval", "200ms"]);
+    let base = format!("http://{}", server.http);
+    sampled(&client, &base, 8).await;
+    let series = async |base: &str| -> usize {
+        let url = format!("{base}/api/v1/series?metric=power_watts&device=3");
+        let answer: Value = client
+            .get(url)
+            .send()
+            .await
+            .expect("answered")
+            .json()
+            .await
+            .expect("JSON");
+        let points = answer["series"][0]["points"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        points.iter().filter(|p| !p[1].is_null()).count()
+    };
+    eventually("ten points", async || {
+        (series(&base).await >= 10).then_some(())
+    })
+    .await;
+    assert!(agent.terminate().success());
+    let before = series(&base).await;
+    assert!(server.terminate().success());
+
+    let server = aggregator(dir.path(), &[]);
+    let base = format!("http://{}", server.http);
+    assert_eq!(series(&base).await, before);
+    let nodes = items(&client, &format!("{base}/api/v1/nodes"))
+        .await
+        .expect("a list");
+    assert_eq!(
+        nodes[0]["light"], "grey",
+        "an agent that said goodbye is grey, not lost"
+    );
+}
+
+#[test]
+fn a_start_that_cannot_be_says_why_and_how_to_mend_it() {
+    let dir = directory();
+    let data = dir.path().join("data").display().to_string();
+    let server = aggregator(dir.path(), &[]);
+    let check = |args: &[&str], status: i32, words: &[&str]| {
+        let (code, said) = run("entrenar-aggregator", args);
+        assert_eq!(code, Some(status), "{args:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{args:?}: {word:?} is not in: {said}");
+        }
+    };
+    let other = dir.path().join("other").display().to_string();
+    check(
+        &[
+            "--data-dir",
+            &other,
+            "--http",
+            &server.http,
+            "--grpc",
+            "127.0.0.1:0",
+        ],
+        1,
+        &["in use", "--http"],
+    );
+    check(
+        &[&["--data-dir", data.as_str()], FREE.as_slice()].concat(),
+        1,
+        &["entrenar.db"],
+    );
+    check(&["--http", "0.0.0.0:0"], 2, &["--tls-cert", "--insecure"]);
+    check(&["--retention-raw", "soon"], 2, &["retention-raw"]);
+    check(
+        &["--database-url", "postgres://somewhere"],
+        2,
+        &["sqlite:PATH"],
+    );
+
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let config = file("config.yaml", "cluster: prod\nretension_raw: 7d\n");
+    check(
+        &["--config", &config],
+        2,
+        &["config.yaml:2", "retension_raw", "retention"],
+    );
+    let rules = file("rules.yaml", "rules:\n  memory_pressure:\n    used: 140%\n");
+    check(
+        &[&["--rules", rules.as_str()], FREE.as_slice()].concat(),
+        2,
+        &["rules.yaml"],
+    );
+    let receivers = file(
+        "receivers.yaml",
+        "receivers:\n  - {name: a, kind: pigeon}\n",
+    );
+    check(
+        &[&["--receivers", receivers.as_str()], FREE.as_slice()].concat(),
+        2,
+        &["receivers.yaml:", "pigeon"],
+    );
+    let garbage = dir.path().join("garbage.db");
+    std::fs::write(&garbage, vec![7; 8192]).expect("written");
+    let garbage = format!("sqlite:{}", garbage.display());
+    check(
+        &[&["--database-url", garbage.as_str()], FREE.as_slice()].concat(),
+        1,
+        &["garbage.db"],
+    );
+
+    let (code, said) = run(
+        "entrenar-agent",
+        &["--aggregator", "http://127.0.0.1:1", "--interval", "0s"],
+    );
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("longer than zero"), "{said}");
+}
+
+#[tokio::test]
+async fn a_real_prometheus_scrapes_the_fleet() {
+    let Some(mut prometheus) = external("prometheus", "prometheus") else {
+        return;
+    };
+    let Some(mut promtool) = external("promtool", "prometheus") else {
+        return;
+    };
+    promtool.args(["check", "metrics"]);
+    let dir = directory();
+    let client = Client::new();
+    let server = aggregator(dir.path(), &[]);
+    let url = format!("http://{}", server.grpc);
+    let agents = ["n1", "n2", "n3"].map(|node| agent(dir.path(), node, &url, &[]));
+    let base = format!("http://{}", server.http);
+    sampled(&client, &base, 24).await;
+
+    for page in [
+        format!("{base}/metrics"),
+        format!("http://{}/metrics", agents[0].http),
+    ] {
+        let text = client
+            .get(page)
+            .send()
+            .await
+            .expect("answered")
+            .text()
+            .await
+            .expect("text");
+        let file = dir.path().join("page");
+        std::fs::write(&file, &text).expect("written");
+        let checked = promtool_check(&mut promtool, &file);
+        assert!(checked.is_empty(), "promtool check metrics: {checked}");
+    }
+
+    let config = dir.path().join("prometheus.yml");
+    let scrape = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: entrenar\n    honor_labels: true\n    static_configs: [{{targets: ['{}']}}]\n",
+        server.http
+    );
+    std::fs::write(&config, scrape).expect("written");
+    let port = free_port();
+    let child = prometheus
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            dir.path().join("tsdb").display()
+        ))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("prometheus starts");
+    let _ends = Ends(child);
+    let query = format!(
+        "http://127.0.0.1:{port}/api/v1/query?query=sum(entrenar_node_up)%20%2B%20count(entrenar_gpu_temperature_celsius)"
+    );
+    eventually("3 nodes up and 24 temperatures in Prometheus", async || {
+        let answer: Value = client.get(&query).send().await.ok()?.json().await.ok()?;
+        (answer["data"]["result"][0]["value"][1] == "27").then_some(())
+    })
+    .await;
+}
+
+fn promtool_check(promtool: &mut std::process::Command, page: &Path) -> String {
+    let checked = promtool
+        .stdin(std::fs::File::open(page).expect("opened"))
+        .output()
+        .expect("promtool runs");
+    String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned()
+}
+
+/// A port of loopback that was free a moment ago: Prometheus does not say which one it took.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    listener.local_addr().expect("an address").port()
+}
+
+/// A program of others that ends with its test.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
