@@ -23,6 +23,7 @@ pub const MAX_BATCH_TICKS: u32 = 600;
 /// Every flag has an environment variable (`ENTRENAR_` and the flag in capitals) and a key in the `--config` file;
 /// precedence: flag, environment, file, default.
 #[derive(Parser, Clone, Debug)]
+#[allow(rustdoc::bare_urls, reason = "it is the text of --help")]
 #[command(version)]
 pub struct Config {
     /// The aggregator's gRPC address, for example https://andon.example:8471.
