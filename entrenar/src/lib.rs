@@ -29,5 +29,5 @@ pub mod train;
 
 #[cfg(feature = "config")]
 pub mod config;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;

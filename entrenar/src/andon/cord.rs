@@ -189,7 +189,7 @@ impl Cord {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::andon::Threshold;
