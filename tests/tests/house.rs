@@ -150,19 +150,23 @@ fn every_relative_link_in_our_pages_leads_somewhere() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Our Markdown files: built and fetched ones left out.
+/// Our Markdown files.
 fn pages(dir: &Path) -> Vec<PathBuf> {
+    files(dir, &|path| {
+        path.extension().is_some_and(|e| e == "md") && !path.ends_with(GIVEN)
+    })
+}
+
+/// Our files that are wanted: built and fetched ones left out.
+fn files(dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
-        if path.is_dir()
-            && !name.starts_with('.')
-            && !["target", "node_modules", "shared"].contains(&name)
-        {
-            found.extend(pages(&path));
-        } else if path.extension().is_some_and(|e| e == "md") && name != GIVEN {
-            found.push(path);
+        if !path.is_dir() {
+            found.extend(wanted(&path).then_some(path));
+        } else if !name.starts_with('.') && !["target", "node_modules", "shared"].contains(&name) {
+            found.extend(files(&path, wanted));
         }
     }
     found
@@ -206,6 +210,26 @@ fn anchors(page: &Path) -> BTreeSet<String> {
             kept.map(|c| if c == ' ' { '-' } else { c }).collect()
         })
         .collect()
+}
+
+#[test]
+fn every_file_that_the_architecture_names_is_there() {
+    let page = std::fs::read_to_string(repository().join("docs/architecture.md")).expect("a page");
+    let named: Vec<&str> = page
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|name| name.ends_with(".rs"))
+        .collect();
+    assert!(!named.is_empty());
+    let sources = sources(&repository());
+    for name in named {
+        let found = sources.iter().any(|path| path.ends_with(name));
+        assert!(found, "docs/architecture.md: no file is called {name}");
+    }
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    files(dir, &|path| path.extension().is_some_and(|e| e == "rs"))
 }
 
 #[test]

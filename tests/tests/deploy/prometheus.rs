@@ -1,12 +1,14 @@
 //! Scrape configuration, alerts and dashboard: valid, and about metrics that exist.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use entrenar::expose::Page;
 use entrenar::metric::{CATALOGUE, Metric};
 use entrenar::unit::Timestamp;
 use entrenar_aggregator::status::{Counts, Vitals};
-use entrenar_tests::external::external;
+use entrenar_tests::external::{external, repository};
 use serde_json::Value;
 
 use crate::{shipped, text};
@@ -73,6 +75,62 @@ fn the_dashboard_asks_for_metrics_that_the_aggregator_has() {
     check_metrics(&asked);
 }
 
+#[test]
+fn our_pages_name_metrics_that_exist_and_leave_none_of_the_daemons_out() {
+    let pages = [
+        "README.md",
+        "docs/operations.md",
+        "docs/receivers.md",
+        "docs/rules.md",
+    ];
+    let written: Vec<String> = pages
+        .map(|page| std::fs::read_to_string(repository().join(page)).unwrap())
+        .into();
+    let words: BTreeSet<&str> = written
+        .iter()
+        .flat_map(|page| quoted(page))
+        .flat_map(names)
+        .collect();
+    let known = known();
+    let agents: BTreeSet<String> = agents_own();
+    for name in &words {
+        let prefix = name.ends_with('_');
+        assert!(
+            prefix || known.contains(*name) || agents.contains(*name),
+            "no metric is called {name}"
+        );
+    }
+    let of_gpus = |name: &&String| !name.starts_with("entrenar_gpu_");
+    for name in known.iter().chain(&agents).filter(of_gpus) {
+        assert!(
+            words.contains(name.as_str()),
+            "docs/operations.md does not explain {name}"
+        );
+    }
+}
+
+/// What a page has between backticks.
+fn quoted(page: &str) -> impl Iterator<Item = &str> {
+    page.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// Families of an agent's page that are about the agent.
+fn agents_own() -> BTreeSet<String> {
+    let status = entrenar_agent::status::Status::new("n01".into(), Duration::from_secs(1));
+    status.tick(Timestamp(1), &Arc::default(), &[]);
+    families(&status.page(Timestamp(1)))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The families of a page.
+fn families(page: &str) -> impl Iterator<Item = &str> {
+    page.lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split(' ').next())
+}
+
 fn check_metrics(asked: &[String]) {
     let known = known();
     for expression in asked {
@@ -95,8 +153,8 @@ fn known() -> BTreeSet<String> {
         Timestamp(0),
     );
     let own = page.into_text();
-    let own = own.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-    own.filter_map(|line| line.split(' ').next().map(str::to_owned))
+    families(&own)
+        .map(str::to_owned)
         .chain(CATALOGUE.iter().map(Metric::prometheus_name))
         .chain(WITH_LABELS.iter().map(|&name| name.to_owned()))
         .collect()
