@@ -218,7 +218,7 @@ fn every_file_that_the_architecture_names_is_there() {
     let named: Vec<&str> = page
         .lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter(|name| name.ends_with(".rs"))
+        .filter(|name| Path::new(name).extension().is_some_and(|e| e == "rs"))
         .collect();
     assert!(!named.is_empty());
     let sources = sources(&repository());
