@@ -1,1 +1,62 @@
+//! Benchmarks: the codecs alone, and whole processes under the load that they are made for.
+//!
+//! Nothing here asserts a time. Each bench prints its table and rewrites its own section of `bench/RESULTS.md`.
 
+#![forbid(unsafe_code)]
+
+pub mod measure;
+pub mod process;
+pub mod report;
+
+pub mod fleet;
+pub mod generator;
+pub mod load;
+
+pub mod agent;
+pub mod codec;
+pub mod ingest;
+pub mod latency;
+pub mod scrape;
+pub mod startup;
+
+/// A bench, by its name.
+pub struct Bench {
+    pub name: &'static str,
+    /// What it measures, in a few words.
+    pub what: &'static str,
+    pub run: fn() -> anyhow::Result<()>,
+}
+
+/// All of them, in the order of their sections.
+pub const BENCHES: &[Bench] = &[
+    Bench {
+        name: "codec",
+        what: "wire, chunk and journal alone",
+        run: codec::run,
+    },
+    Bench {
+        name: "ingest",
+        what: "a whole aggregator under 1,000 connections",
+        run: ingest::run,
+    },
+    Bench {
+        name: "scrape",
+        what: "/metrics at 512 GPUs",
+        run: scrape::run,
+    },
+    Bench {
+        name: "agent",
+        what: "an agent at 8 GPUs",
+        run: agent::run,
+    },
+    Bench {
+        name: "latency",
+        what: "from a sample or an XID to the message",
+        run: latency::run,
+    },
+    Bench {
+        name: "startup",
+        what: "a start with a day of history",
+        run: startup::run,
+    },
+];

@@ -1,0 +1,148 @@
+//! The agents of a fleet in one process: as many real gRPC connections as are asked for, each with its own stream.
+//!
+//! It is cheap so that it does not disturb what is measured: values are packed before the start, and only times and
+//! numbers are filled in when a message is sent. It takes orders on standard input, a line each, and answers on
+//! standard output: [`crate::generator`] is the other end.
+
+mod agent;
+
+use std::io::{BufRead as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+use tonic::transport::Endpoint;
+
+use self::agent::{Agent, Reel};
+use crate::fleet;
+use crate::process::raise_file_limit;
+
+/// The argument that makes a bench a fleet.
+pub const SUBCOMMAND: &str = "load";
+
+/// Connections that are being made at the same time.
+const CONNECTING: usize = 64;
+
+/// How long a stop waits for the last acknowledgements; they come every few seconds.
+const LAST_ACKS: Duration = Duration::from_secs(20);
+
+/// What the fleet is, and where it reports.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Address of the aggregator's gRPC, `127.0.0.1:PORT`.
+    pub grpc: String,
+    /// Agents, each with 8 GPUs and a connection of its own.
+    pub agents: u32,
+    pub interval_ms: u32,
+    pub batch_ticks: u32,
+    /// Different nodes that are simulated; agents beyond them report the same at another time.
+    pub nodes: u32,
+    /// Ticks that are simulated of each; then it begins again.
+    pub ticks: u32,
+}
+
+/// What was sent, and what of it is safe.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    pub series: u64,
+    pub records: u64,
+    pub samples: u64,
+    /// Bytes of the messages, without HTTP/2.
+    pub bytes: u64,
+    /// Records that the aggregator says are durable.
+    pub durable_records: u64,
+    /// Connections that broke.
+    pub broken: u64,
+    /// Messages that waited because the aggregator did not read.
+    pub held_back: u64,
+}
+
+/// The same, counted by many.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    series: AtomicU64,
+    records: AtomicU64,
+    samples: AtomicU64,
+    bytes: AtomicU64,
+    durable_records: AtomicU64,
+    broken: AtomicU64,
+    held_back: AtomicU64,
+}
+
+impl Counters {
+    fn tally(&self) -> Tally {
+        Tally {
+            series: self.series.load(Relaxed),
+            records: self.records.load(Relaxed),
+            samples: self.samples.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            durable_records: self.durable_records.load(Relaxed),
+            broken: self.broken.load(Relaxed),
+            held_back: self.held_back.load(Relaxed),
+        }
+    }
+}
+
+/// Lives as this fleet until it is told to stop.
+pub fn run(plan: &Plan) -> Result<()> {
+    raise_file_limit()?;
+    let reels = reels(plan)?;
+    let runtime = Runtime::new()?;
+    let counters = Arc::<Counters>::default();
+    let (stop, stopped) = watch::channel(false);
+    let mut agents = runtime.block_on(connect(plan, &reels, &counters, &stopped))?;
+    answer("connected")?;
+    for line in std::io::stdin().lock().lines() {
+        match line?.as_str() {
+            "tally" => answer(&serde_json::to_string(&counters.tally())?)?,
+            _ => break,
+        }
+    }
+    stop.send(true).context("an agent ended early")?;
+    runtime.block_on(async { while agents.join_next().await.is_some() {} });
+    answer(&serde_json::to_string(&counters.tally())?)
+}
+
+fn answer(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}
+
+/// The messages of each simulated node, packed.
+fn reels(plan: &Plan) -> Result<Vec<Arc<Reel>>> {
+    let interval = Duration::from_millis(plan.interval_ms.into());
+    let nodes = fleet::simulate(plan.nodes, plan.ticks, interval)?;
+    let reel = |node| Reel::new(node, plan.batch_ticks, interval).map(Arc::new);
+    nodes.into_iter().map(reel).collect()
+}
+
+type Agents = tokio::task::JoinSet<()>;
+
+async fn connect(
+    plan: &Plan,
+    reels: &[Arc<Reel>],
+    counters: &Arc<Counters>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Agents> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", plan.grpc))?.tcp_nodelay(true);
+    let turn = Arc::new(Semaphore::new(CONNECTING));
+    let mut dialing = tokio::task::JoinSet::new();
+    for number in 0..plan.agents {
+        let agent = Agent::new(plan, number, reels, Arc::clone(counters), stopped.clone());
+        let (endpoint, turn) = (endpoint.clone(), Arc::clone(&turn));
+        dialing.spawn(async move {
+            let _turn = turn.acquire().await?;
+            agent.connect(&endpoint).await
+        });
+    }
+    let mut agents = Agents::new();
+    while let Some(connected) = dialing.join_next().await {
+        agents.spawn(connected??.report());
+    }
+    Ok(agents)
+}
