@@ -1,27 +1,30 @@
-//! A fleet and its aggregator, moved second by second.
+//! A fleet and its aggregator, moved step by step in virtual time.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod agent;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use entrenar::backend::Depth;
-use entrenar::gpu::{NodeId, Values};
-use entrenar::metric::{NVML_STATUS, NvmlStatus};
-use entrenar::report::{Batch, Body, Hello, HolderChange, Inventory, Record, StreamId, Tick};
-use entrenar::sim::{NodeState, SimConfig, SimFleet, SimNode};
+use entrenar::gpu::GpuUuid;
+use entrenar::metric::MetricId;
+use entrenar::sim::{NodeState, SimConfig, SimFleet};
 use entrenar::unit::Timestamp;
-use entrenar_aggregator::andon::{Kind, RuleSet, Severity};
-use entrenar_aggregator::incident::{Decision, Incident, Notice, NoticeEvent};
+use entrenar_aggregator::andon::{CordKey, RuleSet, Severity};
+use entrenar_aggregator::incident::{CloseReason, Decision, Incident, NoticeEvent};
 use entrenar_aggregator::line::{ConnectionId, Line, LineConfig};
 use entrenar_aggregator::notify::route::{Route, Routes};
+use entrenar_aggregator::query::{self, Budget, Point, Question};
 use entrenar_aggregator::store::memory::MemoryStore;
-use entrenar_aggregator::store::{JournalPosition, Store};
-use entrenar_proto::{encode_hello, encode_record};
+use entrenar_aggregator::store::{IncidentFilter, JournalPosition, Store};
 
-/// Records that an agent sends of its past in one second, beside what is live.
-const CATCH_UP_PER_S: usize = 64;
+use agent::Agent;
 
-/// A message that went out.
+/// Journal rows read at once by a start.
+const REPLAY_PAGE: usize = 64;
+
+/// A message to the one receiver, as the store has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told {
     pub at: Timestamp,
@@ -29,25 +32,21 @@ pub struct Told {
     pub incident: Incident,
 }
 
-/// One node's agent: what it has said so far, and what of it arrived.
-struct Agent {
-    stream: StreamId,
-    inventory: Inventory,
-    /// All records, by number from 1: a spool without a bound.
-    spool: Vec<Record>,
-    durable: BTreeSet<u64>,
-    /// Sent on this connection.
-    sent: BTreeSet<u64>,
-    connection: Option<ConnectionId>,
-    holders: BTreeMap<u32, Option<String>>,
-    events_upto: Timestamp,
-    runs: bool,
-    linked: bool,
-    /// Its clock minus the true one.
-    clock_ms: i64,
+/// Where a process dies when it has just decided something. Deciding and committing are on their way at the same
+/// time: either may be done without the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Neither the decision nor the samples that led to it are kept.
+    NothingKept,
+    /// The decision is, the samples are not.
+    Decided,
+    /// The samples are, the decision is not.
+    Committed,
+    /// Both are.
+    AllKept,
 }
 
-/// A simulated fleet, its agents, and a line.
+/// A simulated fleet, its agents, and a line over a store in memory.
 pub struct Fleet {
     sim: SimFleet,
     agents: Vec<Agent>,
@@ -57,68 +56,138 @@ pub struct Fleet {
     now: Timestamp,
     step: Duration,
     connections: u64,
-    told: Vec<Told>,
+    crash: Option<Crash>,
+    /// What a crash has struck already: each step of each story once.
+    struck: BTreeSet<(CordKey, String)>,
 }
 
 impl Fleet {
-    /// A fleet with the built-in rules, and one receiver that takes warnings and worse.
+    /// A fleet by the built-in rules, and one receiver that takes warnings and worse.
     pub fn of(sim: &SimConfig) -> Self {
         Self::with_rules(sim, RuleSet::default())
     }
 
+    /// The same by other rules.
     pub fn with_rules(sim: &SimConfig, rules: RuleSet) -> Self {
         let config = LineConfig {
             cluster: "test".into(),
             rules: Arc::new(rules),
             routes: Routes(vec![Route::to("on-call", Severity::Warning)]),
         };
-        let fleet = SimFleet::new(sim).expect("a fleet that can be");
-        let now = fleet.start();
-        let agents = fleet
-            .nodes()
-            .iter()
-            .enumerate()
-            .map(|(n, node)| Agent::new(n, node, now))
-            .collect();
-        let mut line = Line::new(config.clone());
-        line.start(now);
-        Self {
-            sim: fleet,
-            agents,
-            line: Some(line),
+        let sim = SimFleet::new(sim).expect("a fleet that can be");
+        let now = sim.start();
+        let agents = sim.nodes().iter().enumerate();
+        let mut fleet = Self {
+            agents: agents.map(|(n, node)| Agent::new(n, node, now)).collect(),
+            sim,
+            line: None,
             store: Arc::new(MemoryStore::default()),
             config,
             now,
             step: Duration::from_secs(1),
             connections: 0,
-            told: Vec::new(),
-        }
+            crash: None,
+            struck: BTreeSet::new(),
+        };
+        fleet.start_aggregator();
+        fleet
     }
 
-    /// Samples this often.
+    /// Samples this often; time passes in the same steps.
     #[must_use]
     pub fn every(mut self, step: Duration) -> Self {
         self.step = step;
         self
     }
 
+    /// From now on every decision of a new kind about a cord is met by a crash, and a start right after.
+    pub fn crash_at_decisions(&mut self, crash: Crash) {
+        self.crash = Some(crash);
+    }
+
+    /// How many crashes there were.
+    pub fn n_crashes(&self) -> usize {
+        self.struck.len()
+    }
+
+    /// The instant of virtual time.
     pub fn now(&self) -> Timestamp {
         self.now
     }
 
+    /// The aggregator, which must be running.
     pub fn line(&self) -> &Line {
         self.line.as_ref().expect("the aggregator runs")
     }
 
-    /// Everything that went out so far.
-    pub fn told(&self) -> &[Told] {
-        &self.told
+    /// What the store would be asked by others.
+    pub fn store(&self) -> &MemoryStore {
+        &self.store
     }
 
-    /// Kinds of the incidents that people were told of, in order.
-    pub fn triggers(&self) -> Vec<Kind> {
-        let begins = self.told.iter().filter(|t| t.event == NoticeEvent::Trigger);
-        begins.map(|t| t.incident.kind).collect()
+    /// Every message to the receiver, oldest first.
+    pub fn told(&self) -> Vec<Told> {
+        let mut kept = now(self.store.notices(None, None, usize::MAX)).expect("read");
+        kept.reverse();
+        let told = kept.into_iter().map(|status| Told {
+            at: status.notice.created_at,
+            event: status.notice.event,
+            incident: status.notice.incident,
+        });
+        told.collect()
+    }
+
+    /// The messages in one line: `27s trigger warning ThermalThrottling, 640s resolve …`.
+    pub fn heard(&self) -> String {
+        let start = self.sim.start();
+        let line = |told: &Told| {
+            let incident = &told.incident;
+            format!(
+                "{}s {} {} {}",
+                told.at.since(start).as_secs(),
+                told.event.name(),
+                incident.severity.name(),
+                incident.kind.name()
+            )
+        };
+        let lines: Vec<String> = self.told().iter().map(line).collect();
+        lines.join(", ")
+    }
+
+    /// Every incident there ever was, oldest first.
+    pub fn incidents(&self) -> Vec<Incident> {
+        let all = IncidentFilter {
+            limit: usize::MAX,
+            ..IncidentFilter::default()
+        };
+        let mut found = now(self.store.incidents(all)).expect("read");
+        found.reverse();
+        found
+    }
+
+    /// Points of one metric as a reader of the API gets them: from head and store together.
+    pub fn series(&self, gpu: &GpuUuid, metric: MetricId) -> Vec<Point> {
+        let question = Question {
+            gpu: gpu.clone(),
+            metric,
+            from: Timestamp(0),
+            to: Timestamp(i64::MAX / 2),
+        };
+        let head = self.line().recent(&question);
+        let mut budget = Budget::default();
+        now(query::series(&*self.store, &question, head, &mut budget)).expect("read")
+    }
+
+    /// Points of one metric as its agent sampled them.
+    pub fn sampled(&self, gpu: &GpuUuid, metric: MetricId) -> Vec<Point> {
+        let mut of_agents = self.agents.iter().filter_map(|a| a.sampled(gpu, metric));
+        of_agents.next().expect("a GPU of the fleet")
+    }
+
+    /// UUIDs of all GPUs, by node and index.
+    pub fn gpus(&self) -> Vec<GpuUuid> {
+        let infos = self.sim.nodes().iter().flat_map(|node| node.gpus());
+        infos.map(|info| info.uuid.clone()).collect()
     }
 
     /// Lets time pass.
@@ -129,66 +198,63 @@ impl Fleet {
         }
     }
 
-    /// Cuts or mends the network of some agents.
+    /// A person closes whatever is open; how many that were.
+    pub fn close_all(&mut self, note: &str) -> usize {
+        let line = self.line.as_mut().expect("the aggregator runs");
+        let open = line.open_incidents();
+        for incident in &open {
+            let note = Some(note.to_owned());
+            let word = line.close(&incident.id, CloseReason::Other, "alice", note, self.now);
+            now(self.store.decide(word.expect("it is open"))).expect("decided");
+        }
+        open.len()
+    }
+
+    /// Cuts or mends the network of some agents, numbered from 0.
     pub fn link(&mut self, up: bool, which: impl Fn(usize) -> bool) {
-        for (_, agent) in self
-            .agents
-            .iter_mut()
-            .enumerate()
-            .filter(|(n, _)| which(*n))
-        {
-            agent.linked = up;
+        for n in self.those(which) {
+            self.agents[n].is_linked = up;
             if !up {
-                agent.hang_up(self.line.as_mut());
+                self.agents[n].hang_up(self.line.as_mut());
             }
         }
     }
 
-    /// Kills or starts some nodes: a dead one neither samples nor says goodbye.
+    /// Starts some nodes, or takes their power: a dead one neither samples nor says goodbye.
     pub fn power(&mut self, on: bool, which: impl Fn(usize) -> bool) {
-        for (_, agent) in self
-            .agents
-            .iter_mut()
-            .enumerate()
-            .filter(|(n, _)| which(*n))
-        {
-            agent.runs = on;
+        for n in self.those(which) {
+            self.agents[n].is_on = on;
             if !on {
-                agent.hang_up(self.line.as_mut());
+                self.agents[n].hang_up(self.line.as_mut());
             }
         }
     }
 
-    /// Says goodbye for some agents and stops them.
+    /// Stops some agents in good order.
     pub fn goodbye(&mut self, which: impl Fn(usize) -> bool) {
-        for (_, agent) in self
-            .agents
-            .iter_mut()
-            .enumerate()
-            .filter(|(n, _)| which(*n))
-        {
+        for n in self.those(which) {
+            let agent = &mut self.agents[n];
             if let Some(line) = &mut self.line {
                 line.goodbye(self.now, agent.stream);
             }
+            agent.is_on = false;
             agent.hang_up(self.line.as_mut());
-            agent.runs = false;
         }
         self.settle();
     }
 
     /// Sets the clocks of some agents wrong.
     pub fn clock(&mut self, off_by_ms: i64, which: impl Fn(usize) -> bool) {
-        for (_, agent) in self
-            .agents
-            .iter_mut()
-            .enumerate()
-            .filter(|(n, _)| which(*n))
-        {
-            agent.clock_ms = off_by_ms;
+        for n in self.those(which) {
+            self.agents[n].clock_ms = off_by_ms;
         }
     }
 
-    /// The aggregator dies as by kill -9: what is not committed is gone, all connections break.
+    fn those(&self, which: impl Fn(usize) -> bool) -> Vec<usize> {
+        (0..self.agents.len()).filter(|n| which(*n)).collect()
+    }
+
+    /// The aggregator dies as by kill -9: what is not kept is gone, and all connections break.
     pub fn kill_aggregator(&mut self) {
         self.line = None;
         for agent in &mut self.agents {
@@ -202,7 +268,7 @@ impl Fleet {
         let mut line = Line::recover(self.config.clone(), recovered, self.now);
         let mut after = JournalPosition(0);
         loop {
-            let rows = now(self.store.journal(after, 64)).expect("read");
+            let rows = now(self.store.journal(after, REPLAY_PAGE)).expect("read");
             let Some((last, _)) = rows.last() else { break };
             after = *last;
             for (position, entries) in rows {
@@ -217,17 +283,8 @@ impl Fleet {
     fn tick(&mut self) {
         self.now = self.now + self.step;
         self.sim.advance_to(self.now);
-        for (agent, node) in self.agents.iter_mut().zip(self.sim.nodes()) {
-            if agent.runs && (node.state_at(self.now) == NodeState::Up) {
-                agent.sample(self.now, node, self.step);
-            }
-            let can_speak =
-                agent.runs && agent.linked && (node.state_at(self.now) == NodeState::Up);
-            if let Some(line) = self.line.as_mut().filter(|_| can_speak) {
-                agent.speak(self.now, node, line, &mut self.connections, self.step);
-            } else if !(node.state_at(self.now) == NodeState::Up) {
-                agent.hang_up(self.line.as_mut());
-            }
+        for n in 0..self.agents.len() {
+            self.tick_agent(n);
         }
         if let Some(line) = &mut self.line {
             line.advance(self.now);
@@ -235,189 +292,84 @@ impl Fleet {
         self.settle();
     }
 
-    /// Decides, tells, and commits.
+    fn tick_agent(&mut self, n: usize) {
+        let (agent, node) = (&mut self.agents[n], &self.sim.nodes()[n]);
+        let runs = agent.runs(node, self.now);
+        if runs {
+            agent.sample(self.now, node, self.step);
+        }
+        let Some(line) = &mut self.line else { return };
+        if !runs {
+            if agent.connection.is_some() && node.state_at(self.now) == NodeState::Stopped {
+                line.goodbye(self.now, agent.stream);
+            }
+            return agent.hang_up(Some(line));
+        }
+        if !agent.is_linked {
+            return;
+        }
+        if agent.connection.is_none() {
+            self.connections += 1;
+            let connection = ConnectionId(self.connections);
+            agent
+                .connect(self.now, node, self.step, connection, line)
+                .expect("its name is its own");
+        }
+        agent.speak(self.now, line);
+    }
+
+    /// Lets what was found be decided, and what was taken in be kept; or dies on the way.
     fn settle(&mut self) {
         let Some(line) = &mut self.line else { return };
-        for decision in line.take_effects().decisions {
-            self.told.extend(decide(&self.store, decision, self.now));
+        let decisions = line.take_effects().decisions;
+        let crash = self.crash.filter(|_| self.is_struck(&decisions));
+        if matches!(crash, None | Some(Crash::Decided | Crash::AllKept)) {
+            for decision in decisions {
+                now(self.store.decide(decision)).expect("decided");
+            }
         }
-        let Some((flush, in_flight)) = line.take_flush(self.now, true) else {
+        if matches!(crash, None | Some(Crash::Committed | Crash::AllKept)) {
+            self.commit(crash.is_none());
+        }
+        if crash.is_some() {
+            self.kill_aggregator();
+            self.start_aggregator();
+        }
+    }
+
+    /// Whether this is the first decision of its kind about a cord.
+    fn is_struck(&mut self, decisions: &[Decision]) -> bool {
+        let mut is_new = false;
+        for decision in decisions {
+            for (cord, _) in &decision.cords {
+                for (_, line) in &decision.timeline {
+                    is_new |= self.struck.insert((cord.clone(), line.what.clone()));
+                }
+            }
+        }
+        is_new
+    }
+
+    fn commit(&mut self, all_decided: bool) {
+        let Some(line) = &mut self.line else { return };
+        let Some((flush, in_flight)) = line.take_flush(self.now, all_decided) else {
             return;
         };
         let durable = now(self.store.commit(flush)).expect("committed");
-        for stream in line.committed(in_flight, durable) {
-            let progress = line.progress(stream).expect("a stream that spoke");
-            if let Some(agent) = self.agents.iter_mut().find(|a| a.stream == stream) {
-                agent.durable = progress
-                    .durable
-                    .iter()
-                    .flat_map(|&(first, last)| first..=last)
-                    .collect();
+        let further = line.committed(in_flight, durable);
+        for agent in &mut self.agents {
+            if agent.connection.is_some() && further.contains(&agent.stream) {
+                agent.listen(line);
             }
         }
     }
 }
 
-fn decide(store: &MemoryStore, decision: Decision, at: Timestamp) -> Vec<Told> {
-    now(store.decide(decision.clone())).expect("decided");
-    let told = |notice: Notice| Told {
-        at,
-        event: notice.event,
-        incident: notice.incident,
-    };
-    decision.notices.into_iter().map(told).collect()
-}
-
-/// The in-memory store answers at once.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(future)
-}
-
-/// What the probe would make of a GPU.
-fn reported(node: &SimNode, gpu: u32, depth: Depth) -> Values {
-    let status = |status: NvmlStatus| Values::default().with(NVML_STATUS, status as i64);
-    if node.is_lost(gpu) {
-        return status(NvmlStatus::GpuIsLost);
-    }
-    if node.is_silent(gpu) {
-        return status(NvmlStatus::Timeout);
-    }
-    match node.values(gpu, depth) {
-        Some(values) => values.with(NVML_STATUS, NvmlStatus::Ok as i64),
-        None => status(NvmlStatus::NotFound),
-    }
-}
-
-impl Agent {
-    fn new(n: usize, node: &SimNode, start: Timestamp) -> Self {
-        let mut stream = [0; 16];
-        stream[..8].copy_from_slice(&(n as u64 + 1).to_be_bytes());
-        Self {
-            stream: StreamId(stream),
-            inventory: Inventory {
-                generation: 1,
-                gpus: node.gpus().to_vec(),
-            },
-            spool: Vec::new(),
-            durable: BTreeSet::new(),
-            sent: BTreeSet::new(),
-            connection: None,
-            holders: BTreeMap::new(),
-            events_upto: start,
-            runs: true,
-            linked: true,
-            clock_ms: 0,
-        }
-    }
-
-    fn say(&mut self, body: Body) {
-        let seq = self.spool.len() as u64 + 1;
-        self.spool.push(Record { seq, body });
-    }
-
-    fn wall(&self, now: Timestamp) -> Timestamp {
-        Timestamp(now.0 + self.clock_ms)
-    }
-
-    fn sample(&mut self, now: Timestamp, node: &SimNode, step: Duration) {
-        let wall = self.wall(now);
-        for gpu in 0..self.inventory.gpus.len() as u32 {
-            let holder = node.holder(gpu).cloned();
-            let job = holder.as_ref().map(|h| h.job.clone());
-            if self.holders.get(&gpu) != Some(&job) {
-                self.holders.insert(gpu, job);
-                let uuid = self.inventory.gpus[gpu as usize].uuid.clone();
-                self.say(Body::Holder(HolderChange {
-                    at: wall,
-                    gpu: uuid,
-                    holder,
-                }));
-            }
-        }
-        for mut event in node.events_between(self.events_upto, now) {
-            event.at = self.wall(event.at);
-            self.say(Body::Event(event));
-        }
-        self.events_upto = now;
-        let slow = now.as_millis() % 10_000 < step.as_millis() as i64;
-        let depth = if slow { Depth::Full } else { Depth::Fast };
-        let gpus = self.inventory.gpus.len() as u32;
-        let rows = (0..gpus).map(|gpu| reported(node, gpu, depth)).collect();
-        let tick = Tick {
-            at: wall,
-            monotonic_ms: now.as_millis() as u64,
-        };
-        self.say(Body::Batch(Batch {
-            generation: 1,
-            gpus,
-            n_lost: 0,
-            ticks: vec![tick],
-            rows,
-        }));
-    }
-
-    /// Connects if need be; then the newest, and some of the past.
-    fn speak(
-        &mut self,
-        now: Timestamp,
-        node: &SimNode,
-        line: &mut Line,
-        connections: &mut u64,
-        step: Duration,
-    ) {
-        if self.connection.is_none() {
-            *connections += 1;
-            let connection = ConnectionId(*connections);
-            let hello = self.hello(node, step);
-            let bytes = encode_hello(&hello);
-            if line.hello(now, connection, hello, bytes).is_err() {
-                return;
-            }
-            self.connection = Some(connection);
-            let progress = line.progress(self.stream).unwrap_or_default();
-            self.durable = progress.durable.iter().flat_map(|&(a, b)| a..=b).collect();
-            self.sent = self.durable.clone();
-        }
-        let unsent: Vec<u64> = (1..=self.spool.len() as u64)
-            .filter(|s| !self.sent.contains(s))
-            .collect();
-        let newest = unsent.iter().rev().take(1);
-        for seq in newest
-            .chain(unsent.iter().take(CATCH_UP_PER_S))
-            .copied()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .rev()
-        {
-            let record = self.spool[seq as usize - 1].clone();
-            let bytes = encode_record(&record);
-            line.record(now, self.wall(now), self.stream, record, 0, bytes);
-            self.sent.insert(seq);
-        }
-    }
-
-    fn hello(&self, node: &SimNode, step: Duration) -> Hello {
-        Hello {
-            stream: self.stream,
-            node: NodeId::from(node.name().as_str()),
-            labels: node.labels().clone(),
-            inventories: vec![self.inventory.clone()],
-            agent_version: "test".into(),
-            driver_version: None,
-            interval_ms: step.as_millis() as u32,
-            batch_ticks: 1,
-            first_seq: 1,
-            next_seq: self.spool.len() as u64 + 1,
-        }
-    }
-
-    fn hang_up(&mut self, line: Option<&mut Line>) {
-        if let (Some(connection), Some(line)) = (self.connection.take(), line) {
-            line.disconnected(self.stream, connection);
-        }
-        self.connection = None;
+/// What a future gives at once: the store in memory never waits.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("the store in memory answers at once"),
     }
 }

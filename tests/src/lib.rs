@@ -9,7 +9,7 @@ pub mod external;
 mod fleet;
 pub mod process;
 
-pub use fleet::{Fleet, Told};
+pub use fleet::{Crash, Fleet, Told};
 
 /// HTTP clients want to know once per process which cryptography to use.
 pub fn choose_cryptography() {

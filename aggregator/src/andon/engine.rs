@@ -296,13 +296,6 @@ impl Engine {
         }
     }
 
-    /// A process begins to watch, perhaps after a replay: agents are given time to come back, and what was not heard
-    /// while nobody listened is held against no one.
-    pub fn started(&mut self, now: Timestamp) {
-        self.memory.started_at = Some(now);
-        self.memory.now = self.memory.now.max(Some(now));
-    }
-
     /// The watch begins with the first word, and anew after a break.
     fn start(&mut self, now: Timestamp) {
         self.memory.started_at.get_or_insert(now);

@@ -277,7 +277,7 @@ impl Line {
                 hello.interval_ms,
             );
         }
-        self.engine.started(now);
+        self.engine.resume(now);
         self.counts = crate::status::Counts::default();
         self.settle(now);
     }
