@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use entrenar::report::StreamId;
+use entrenar::report::{Record, StreamId};
 use entrenar::unit::Timestamp;
 use entrenar_aggregator::chunk;
 use entrenar_aggregator::chunk::stretch::TICKS;
@@ -96,7 +96,7 @@ fn measure(
     group.throughput(Throughput::Elements(case.samples as u64));
     let id = case.name.replace([' ', ','], "_");
     group.bench_function(BenchmarkId::from_parameter(&id), |bencher| {
-        bencher.iter(work);
+        bencher.iter(work)
     });
     group.finish();
     let path = home.join(half).join(&id).join("new/estimates.json");
@@ -149,15 +149,14 @@ fn wire(nodes: &[NodeTicks], ticks_a_message: usize) -> Case {
     }
 }
 
-/// A record as it travels.
-fn message(record: &entrenar::report::Record) -> Vec<u8> {
+/// A record as the message that carries it.
+fn message(record: &Record) -> Vec<u8> {
     let what = What::Record(encode_record(record).into());
-    let sent_at_ms = START.0 + 4;
-    AgentMessage {
-        sent_at_ms,
+    let message = AgentMessage {
+        sent_at_ms: START.0 + 4,
         what: Some(what),
-    }
-    .encode_to_vec()
+    };
+    message.encode_to_vec()
 }
 
 /// A full stretch of each of eight GPUs, one from each node.

@@ -1,4 +1,4 @@
-//! The other end of [`crate::load`]: this program, started again as the agents of a fleet.
+//! The other end of [`crate::load`]: starts the fleet as a process of its own and gives it orders.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::load::{Plan, SUBCOMMAND, Tally};
 
-/// A fleet that reports, in a process of its own.
+/// A fleet that reports.
 pub struct Generator {
     child: Child,
     orders: ChildStdin,
@@ -15,7 +15,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts it, and waits until every agent is connected.
+    /// Starts a fleet; it reports when this returns.
     pub fn start(plan: &Plan) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args([SUBCOMMAND, &serde_json::to_string(plan)?])
@@ -23,8 +23,8 @@ impl Generator {
             .stdout(Stdio::piped())
             .spawn()
             .context("could not start the load")?;
-        let orders = child.stdin.take().context("a pipe for standard input")?;
-        let answers = BufReader::new(child.stdout.take().context("a pipe for standard output")?);
+        let orders = child.stdin.take().context("a pipe for orders")?;
+        let answers = BufReader::new(child.stdout.take().context("a pipe for answers")?);
         let mut generator = Self {
             child,
             orders,
@@ -32,7 +32,7 @@ impl Generator {
         };
         match generator.answer()?.as_str() {
             "connected" => Ok(generator),
-            other => bail!("the load said {other:?} instead of being connected"),
+            other => bail!("the load said {other:?} instead of `connected`"),
         }
     }
 
@@ -43,7 +43,7 @@ impl Generator {
         Ok(serde_json::from_str(&self.answer()?)?)
     }
 
-    /// Stops it; what was sent, and what of it is durable, once the last acknowledgements are there.
+    /// Stops sending, waits for the last acknowledgements, and says what it came to.
     pub fn stop(mut self) -> Result<Tally> {
         writeln!(self.orders, "stop")?;
         self.orders.flush()?;
@@ -55,9 +55,9 @@ impl Generator {
     fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
         if self.answers.read_line(&mut line)? == 0 {
-            bail!("the load has ended");
+            bail!("the load ended early");
         }
-        Ok(line.trim().to_owned())
+        Ok(line.trim_end().to_owned())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod report;
 
 pub mod fleet;
 pub mod generator;
+pub mod http;
 pub mod load;
 
 pub mod agent;

@@ -69,9 +69,7 @@ impl ValueFormatter for Nanoseconds {
         let (Throughput::Elements(n) | Throughput::Bytes(n)) = *throughput else {
             return "ns";
         };
-        for ns in values {
-            *ns /= n as f64;
-        }
+        values.iter_mut().for_each(|ns| *ns /= n as f64);
         "ns/element"
     }
 

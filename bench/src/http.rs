@@ -1,0 +1,47 @@
+//! The little HTTP that a scrape needs.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use anyhow::{Context, Result, bail};
+
+/// Fetches a page from a server; the body, as it came.
+pub fn get(address: &str, path: &str) -> Result<String> {
+    let mut stream =
+        TcpStream::connect(address).with_context(|| format!("no server at {address}"))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("{address}{path} answered without a body");
+    };
+    if !head.starts_with("HTTP/1.1 200") {
+        bail!(
+            "{address}{path} answered {}: {body}",
+            head.lines().next().unwrap_or_default()
+        );
+    }
+    Ok(body.to_owned())
+}
+
+/// The value of a metric without labels on a page for Prometheus.
+pub fn metric(page: &str, name: &str) -> Option<f64> {
+    let value = page
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name() {
+        let page = "# TYPE a counter\na_total 7\na 3.5\n";
+        assert_eq!(metric(page, "a"), Some(3.5));
+        assert_eq!(metric(page, "a_total"), Some(7.0));
+        assert_eq!(metric(page, "b"), None);
+    }
+}
