@@ -96,7 +96,7 @@ fn measure(
     group.throughput(Throughput::Elements(case.samples as u64));
     let id = case.name.replace([' ', ','], "_");
     group.bench_function(BenchmarkId::from_parameter(&id), |bencher| {
-        bencher.iter(work)
+        bencher.iter(work);
     });
     group.finish();
     let path = home.join(half).join(&id).join("new/estimates.json");

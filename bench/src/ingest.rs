@@ -20,7 +20,7 @@ const TICKS: u32 = 600;
 /// After the last connection: hellos, holders and first commits are no steady state.
 const WARM_UP: Duration = Duration::from_secs(20);
 /// What is measured, unless `ENTRENAR_BENCH_SECONDS` says otherwise.
-const MEASURED: Duration = Duration::from_secs(120);
+const MEASURED: Duration = Duration::from_mins(2);
 
 /// Measures one and ten ticks a message.
 pub fn run() -> Result<()> {
@@ -36,7 +36,7 @@ pub fn run() -> Result<()> {
         measured.as_secs(),
         WARM_UP.as_secs(),
     ));
-    let mut head = vec!["".to_owned()];
+    let mut head = vec![String::new()];
     head.extend(
         runs.iter()
             .map(|(ticks, _)| format!("{ticks} tick(s) a message")),
@@ -110,7 +110,7 @@ impl Run {
         let ((used0, sent0), (used1, sent1)) = (&self.before, &self.after);
         let samples = (sent1.samples - sent0.samples) as f64;
         let seconds = self.took.as_secs_f64();
-        let us = |a: Duration, b: Duration| (b - a).as_secs_f64() * 1e6 / samples;
+        let us = |a: Duration, b: Duration| b.saturating_sub(a).as_secs_f64() * 1e6 / samples;
         let written = (used1.written_bytes - used0.written_bytes) as f64 / samples;
         let mib = |bytes: f64| format!("{:.0} MiB", bytes / 1024.0 / 1024.0);
         let series = sent1.series as f64;
@@ -137,7 +137,7 @@ impl Run {
                 "CPU, share of a core",
                 format!(
                     "{:.1} %",
-                    (used1.cpu() - used0.cpu()).as_secs_f64() / seconds * 100.0
+                    used1.cpu().saturating_sub(used0.cpu()).as_secs_f64() / seconds * 100.0
                 ),
             ),
             row(

@@ -88,13 +88,13 @@ impl Counters {
 }
 
 /// Lives as this fleet until it is told to stop.
-pub fn run(plan: Plan) -> Result<()> {
+pub fn run(plan: &Plan) -> Result<()> {
     raise_file_limit()?;
-    let reels = reels(&plan)?;
+    let reels = reels(plan)?;
     let runtime = Runtime::new()?;
     let counters = Arc::<Counters>::default();
     let (stop, stopped) = watch::channel(false);
-    let mut agents = runtime.block_on(connect(&plan, &reels, &counters, &stopped))?;
+    let mut agents = runtime.block_on(connect(plan, &reels, &counters, &stopped))?;
     answer("connected")?;
     for line in std::io::stdin().lock().lines() {
         match line?.as_str() {

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 fn run(names: &[&str]) -> Result<()> {
     // The same program, started again as the agents of a fleet.
     if let [load::SUBCOMMAND, plan] = names {
-        return load::run(serde_json::from_str(plan)?);
+        return load::run(&serde_json::from_str(plan)?);
     }
     let known = |name: &&&str| BENCHES.iter().any(|bench| bench.name == **name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {

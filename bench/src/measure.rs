@@ -69,7 +69,9 @@ impl ValueFormatter for Nanoseconds {
         let (Throughput::Elements(n) | Throughput::Bytes(n)) = *throughput else {
             return "ns";
         };
-        values.iter_mut().for_each(|ns| *ns /= n as f64);
+        for ns in values {
+            *ns /= n as f64;
+        }
         "ns/element"
     }
 
