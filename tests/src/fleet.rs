@@ -186,7 +186,11 @@ impl Fleet {
 
     /// UUIDs of all GPUs, by node and index.
     pub fn gpus(&self) -> Vec<GpuUuid> {
-        let infos = self.sim.nodes().iter().flat_map(|node| node.gpus());
+        let infos = self
+            .sim
+            .nodes()
+            .iter()
+            .flat_map(entrenar::sim::SimNode::gpus);
         infos.map(|info| info.uuid.clone()).collect()
     }
 

@@ -52,7 +52,7 @@ fn each_trouble_of_the_demo_is_told_once_and_its_end_too() {
         "Xid",
     ];
     assert_eq!(kinds(&fleet, NoticeEvent::Trigger), troubles);
-    fleet.run(Duration::from_mins(60));
+    fleet.run(Duration::from_hours(1));
     assert_eq!(
         kinds(&fleet, NoticeEvent::Trigger),
         troubles,
