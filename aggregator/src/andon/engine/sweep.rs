@@ -74,16 +74,13 @@ impl Engine {
 
     /// A jump of the fleet's clock means that nobody watched: the start's grace applies again.
     pub(super) fn note_own_outage(&mut self, now: Timestamp, last: Timestamp) {
-        let away_ms = now.0 - last.0;
-        // Asked with every message: the nodes are looked at only where it may matter.
-        if away_ms.abs() <= self.rules.monitoring_fault.own_outage.millis() {
-            return;
-        }
         let rules = Arc::clone(&self.rules);
         let rule = &rules.monitoring_fault;
         let nodes = self.memory.fleet.nodes.values();
         let slowest_ms = nodes.map(|node| node.interval_ms).max().unwrap_or(0);
-        if away_ms.abs() <= 3 * slowest_ms {
+        let limit_ms = rule.own_outage.millis().max(3 * slowest_ms);
+        let away_ms = now.0 - last.0;
+        if away_ms.abs() <= limit_ms {
             return;
         }
         self.begin(now);
