@@ -62,51 +62,62 @@ impl fmt::Display for RuleUid {
     }
 }
 
-/// The class of trouble, as people and the trace scorer name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Kind {
+/// Declares the classes of trouble, each with its name.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// The class of trouble, as people and the trace scorer name it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: [Self; [$(stringify!($kind)),*].len()] = [$(Self::$kind),*];
+
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => stringify!($kind),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     ThermalThrottling,
     MemoryPressure,
     PowerLimit,
     GpuIdle,
+    JobHang,
+    JobStall,
+    StartupStuck,
+    Straggler,
+    JobSlow,
+    PartialUse,
+    ZombieGpu,
+    ThermalDrift,
+    CoolingFailure,
+    PowerBrake,
+    PowerCapLoss,
+    MemoryLeak,
+    EccUncorrectable,
+    EccStorm,
+    RowRemap,
+    NvlinkError,
+    PcieDegraded,
     Xid,
     GpuLost,
     GpuUnresponsive,
+    SensorFault,
     NodeLost,
+    NodeFlapping,
+    NetworkFault,
+    StorageStall,
     MonitoringFault,
+    RepeatOffender,
     /// Pulled by a person or a job.
     Manual,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 10] = [
-        Self::ThermalThrottling,
-        Self::MemoryPressure,
-        Self::PowerLimit,
-        Self::GpuIdle,
-        Self::Xid,
-        Self::GpuLost,
-        Self::GpuUnresponsive,
-        Self::NodeLost,
-        Self::MonitoringFault,
-        Self::Manual,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ThermalThrottling => "ThermalThrottling",
-            Self::MemoryPressure => "MemoryPressure",
-            Self::PowerLimit => "PowerLimit",
-            Self::GpuIdle => "GpuIdle",
-            Self::Xid => "Xid",
-            Self::GpuLost => "GpuLost",
-            Self::GpuUnresponsive => "GpuUnresponsive",
-            Self::NodeLost => "NodeLost",
-            Self::MonitoringFault => "MonitoringFault",
-            Self::Manual => "Manual",
-        }
-    }
 }
 
 /// How much it matters: a record, something for working hours, or a call to a person.

@@ -26,11 +26,7 @@ fn depth(kind: Kind) -> Option<u8> {
         Kind::Xid => Some(2),
         Kind::GpuUnresponsive => Some(3),
         Kind::GpuIdle => Some(4),
-        Kind::ThermalThrottling
-        | Kind::MemoryPressure
-        | Kind::PowerLimit
-        | Kind::MonitoringFault
-        | Kind::Manual => None,
+        _ => None,
     }
 }
 
@@ -120,7 +116,7 @@ pub(super) fn shared(
         Kind::Xid => shared_job(&leader.scope, &follower.scope, fleet)
             .or_else(|| shared_place(&leader.scope, &follower.scope, fleet)),
         Kind::MemoryPressure => shared_job(&leader.scope, &follower.scope, fleet),
-        Kind::PowerLimit | Kind::GpuIdle | Kind::MonitoringFault | Kind::Manual => None,
+        _ => None,
     }
 }
 

@@ -261,7 +261,7 @@ impl Gpu {
                     finding,
                 )
             }
-            Kind::GpuIdle | Kind::NodeLost | Kind::MonitoringFault | Kind::Manual => return None,
+            _ => return None,
         };
         described.3.job = self.holder.as_ref().map(|holder| holder.job.clone());
         Some(described)
@@ -276,7 +276,7 @@ impl Gpu {
             Kind::GpuLost => self.lost = LostState::default(),
             Kind::GpuUnresponsive => self.unresponsive = UnresponsiveState::default(),
             Kind::Xid => self.xid = XidState::default(),
-            Kind::GpuIdle | Kind::NodeLost | Kind::MonitoringFault | Kind::Manual => {}
+            _ => {}
         }
     }
 
