@@ -10,15 +10,6 @@ use std::fmt;
 use entrenar::report::Labels;
 use serde::{Deserialize, Serialize};
 
-use super::idle::GpuIdleRule;
-use super::lost::GpuLostRule;
-use super::memory::MemoryPressureRule;
-use super::monitoring::MonitoringFaultRule;
-use super::node::NodeLostRule;
-use super::power::PowerLimitRule;
-use super::thermal::ThermalThrottlingRule;
-use super::unresponsive::GpuUnresponsiveRule;
-use super::xid::XidRule;
 use super::{Kind, RuleUid, Severity};
 pub use span::Span;
 
@@ -150,20 +141,53 @@ impl Default for CausesRule {
     }
 }
 
-/// All rules.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RuleSet {
-    pub thermal_throttling: ThermalThrottlingRule,
-    pub memory_pressure: MemoryPressureRule,
-    pub power_limit: PowerLimitRule,
-    pub gpu_idle: GpuIdleRule,
-    pub xid: XidRule,
-    pub gpu_lost: GpuLostRule,
-    pub gpu_unresponsive: GpuUnresponsiveRule,
-    pub node_lost: NodeLostRule,
-    pub monitoring_fault: MonitoringFaultRule,
-    pub causes: CausesRule,
+/// Declares all rules: a line each, `name: type`, and everything that is done with every rule follows.
+macro_rules! rule_set {
+    ($($field:ident: $rule:ty,)*) => {
+        /// All built-in rules, and how their findings are tied together.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct RuleSet {
+            $(pub $field: $rule,)*
+            pub causes: CausesRule,
+        }
+
+        impl RuleSet {
+            /// The names of the rules, as the file writes them.
+            pub const NAMES: [&str; [$(stringify!($field)),*].len()] = [$(stringify!($field)),*];
+
+            /// What each rule says of itself.
+            pub fn summaries(&self) -> Vec<RuleSummary> {
+                vec![$(RuleSummary::of(&self.$field),)*]
+            }
+
+            /// The first thing that cannot be, and in which rule.
+            fn check(&self) -> Result<(), (&'static str, Impossible)> {
+                $(self.$field.check().map_err(|wrong| (stringify!($field), wrong))?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+// A rule's line stands with what it watches, so that rules that are added at the same time do not meet.
+rule_set! {
+    // GPUs, by what they measure.
+    thermal_throttling: super::thermal::ThermalThrottlingRule,
+    memory_pressure: super::memory::MemoryPressureRule,
+    power_limit: super::power::PowerLimitRule,
+
+    // Jobs.
+    gpu_idle: super::idle::GpuIdleRule,
+
+    // GPUs, by what goes wrong with them.
+    xid: super::xid::XidRule,
+    gpu_lost: super::lost::GpuLostRule,
+    gpu_unresponsive: super::unresponsive::GpuUnresponsiveRule,
+
+    // Nodes, and the watching itself.
+    node_lost: super::node::NodeLostRule,
+    monitoring_fault: super::monitoring::MonitoringFaultRule,
 }
 
 /// Why a rules file cannot be used.
@@ -219,46 +243,18 @@ impl RuleSet {
         })?;
         Ok(file.rules)
     }
+}
 
-    /// What each rule says of itself.
-    pub fn summaries(&self) -> Vec<RuleSummary> {
-        fn one<R: Rule>(rule: &R) -> RuleSummary {
-            RuleSummary {
-                rule: rule.uid(),
-                kind: R::KIND,
-                enabled: rule.enabled(),
-                severity: rule.severity(),
-                runbook_url: rule.runbook_url().map(str::to_owned),
-                labels: rule.labels().clone(),
-            }
+impl RuleSummary {
+    fn of<R: Rule>(rule: &R) -> Self {
+        Self {
+            rule: rule.uid(),
+            kind: R::KIND,
+            enabled: rule.enabled(),
+            severity: rule.severity(),
+            runbook_url: rule.runbook_url().map(str::to_owned),
+            labels: rule.labels().clone(),
         }
-        vec![
-            one(&self.thermal_throttling),
-            one(&self.memory_pressure),
-            one(&self.power_limit),
-            one(&self.gpu_idle),
-            one(&self.xid),
-            one(&self.gpu_lost),
-            one(&self.gpu_unresponsive),
-            one(&self.node_lost),
-            one(&self.monitoring_fault),
-        ]
-    }
-
-    /// The first thing that cannot be, and in which rule.
-    fn check(&self) -> Result<(), (&'static str, Impossible)> {
-        fn one<R: Rule>(rule: &R) -> Result<(), (&'static str, Impossible)> {
-            rule.check().map_err(|wrong| (R::NAME, wrong))
-        }
-        one(&self.thermal_throttling)?;
-        one(&self.memory_pressure)?;
-        one(&self.power_limit)?;
-        one(&self.gpu_idle)?;
-        one(&self.xid)?;
-        one(&self.gpu_lost)?;
-        one(&self.gpu_unresponsive)?;
-        one(&self.node_lost)?;
-        one(&self.monitoring_fault)
     }
 }
 

@@ -127,3 +127,10 @@ fn a_rule_that_is_switched_off_lets_go_and_the_others_keep_their_state() {
         "0s Raised critical Xid gpu:GPU-n01-0, 5s Cleared(RuleRemoved) critical Xid gpu:GPU-n01-0"
     );
 }
+
+#[test]
+fn a_rule_is_called_in_the_file_what_it_calls_itself() {
+    let summaries = RuleSet::default().summaries();
+    let names: Vec<&str> = summaries.iter().map(|rule| &*rule.rule.0).collect();
+    assert_eq!(names, RuleSet::NAMES);
+}
