@@ -20,6 +20,7 @@ pub mod head;
 pub mod store;
 
 pub mod andon;
+pub mod backtest;
 pub mod incident;
 pub mod notify;
 

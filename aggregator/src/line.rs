@@ -6,7 +6,7 @@
 pub mod driver;
 pub mod keep;
 mod look;
-mod offset;
+pub(crate) mod offset;
 mod stream;
 pub mod view;
 

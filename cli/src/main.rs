@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backtest;
 mod backup;
 mod demo;
 mod rules;
@@ -26,6 +27,8 @@ enum Command {
     Demo(demo::Args),
     /// Agent and aggregator for this host's own GPUs.
     Up(up::Args),
+    /// What the rules would have said of traces: recorded, exported or simulated.
+    Backtest(backtest::Args),
     /// Work on rules files.
     Rules {
         #[command(subcommand)]
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Up(args) => up::run(args),
+        Command::Backtest(args) => backtest::run(&args),
         Command::Rules { command } => rules::run(&command),
         Command::Backup(args) => backup::run(&args),
     }

@@ -4,6 +4,7 @@
 //! one GPU at one tick, or, where `gpu` is empty, a node event. Columns are found by name; an empty cell is "not
 //! reported", never 0. [`TraceReader`] also takes the log of `nvidia-smi --query-gpu=… --format=csv -l 1`.
 
+mod block;
 mod column;
 mod line;
 mod number;
@@ -11,6 +12,7 @@ mod read;
 mod replay;
 mod write;
 
+pub use block::{Block, Entry, TextId, TextList};
 pub use read::TraceReader;
 pub use replay::{AtEnd, ReplayBackend};
 pub use write::TraceWriter;
@@ -179,6 +181,12 @@ pub enum TraceError {
         malformed: u64,
         /// All rows.
         rows: u64,
+    },
+    /// The trace names more nodes, GPUs and jobs than can be told apart.
+    #[error("the trace has more than {most} different names of nodes, GPUs and jobs")]
+    TooManyTexts {
+        /// How many are taken.
+        most: usize,
     },
     /// A trace that is to be replayed has nothing about the node.
     #[error("the trace has no GPU rows of node {node}; it has: {nodes}")]

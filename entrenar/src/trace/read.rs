@@ -10,14 +10,13 @@ use std::time::Duration;
 use super::column::{Column, Dialect, Header, parse_header};
 use super::line::{Cells, LONGEST_LINE, Line, Lines, header_names, unpacked};
 use super::number::parse_scaled;
-use super::{Row, TraceError, TraceEvent};
-use crate::gpu::{GpuUuid, NodeId};
+use super::{Block, Entry, Row, TextId, TextList, TraceError, TraceEvent};
 use crate::metric::{self, MetricId, NvmlStatus};
 use crate::report::JobKind;
 use crate::unit::Timestamp;
 
-/// Equal texts are kept once, up to this many; beyond, every row has its own.
-const MOST_TEXTS: usize = 65_536;
+/// Most different texts of a trace: a million GPUs with their uuid. A trace with more ends in an error.
+const MOST_TEXTS: usize = 1 << 21;
 /// What the one node of an nvidia-smi log is called.
 const SMI_NODE: &str = "localhost";
 /// More malformed rows than one in this many make a trace unusable.
@@ -28,6 +27,8 @@ pub struct TraceReader {
     lines: Lines,
     header: Header,
     texts: Texts,
+    /// Texts that a block has brought.
+    told: usize,
     warnings: Vec<String>,
     rows: u64,
     malformed: u64,
@@ -68,6 +69,7 @@ impl TraceReader {
             lines,
             header,
             texts: Texts::default(),
+            told: 1,
             warnings,
             rows: 0,
             malformed: 0,
@@ -90,7 +92,43 @@ impl TraceReader {
         self.malformed
     }
 
-    fn next_row(&mut self) -> Result<Option<Row>, TraceError> {
+    /// Fills a block with up to `most` further rows. False when there are no more; an error ends the reading.
+    pub fn read_block(&mut self, block: &mut Block, most: usize) -> Result<bool, TraceError> {
+        block.clear();
+        let read = self.fill(block, most);
+        block
+            .texts
+            .extend_from_slice(self.texts.list.since(self.told));
+        self.told = self.texts.list.len();
+        self.ended |= !matches!(read, Ok(true));
+        read
+    }
+
+    fn fill(&mut self, block: &mut Block, most: usize) -> Result<bool, TraceError> {
+        while block.entries.len() < most {
+            if self.ended {
+                return Ok(false);
+            }
+            block.entries.push(Entry::default());
+            let Some(entry) = block.entries.last_mut() else {
+                break;
+            };
+            let read = self.next_entry(entry, &mut block.xids);
+            if !matches!(read, Ok(true)) {
+                block.entries.pop();
+            }
+            match read {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) => block.malformed.push(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads a row into an empty entry. False: there are no more.
+    fn next_entry(&mut self, entry: &mut Entry, xids: &mut Vec<u64>) -> Result<bool, TraceError> {
         loop {
             match self.lines.next_line()? {
                 Line::End => return self.end(),
@@ -105,14 +143,25 @@ impl TraceReader {
                         header: &self.header,
                         texts: &mut self.texts,
                         warnings: &mut self.warnings,
+                        xids,
                     };
-                    return match decoder.row(self.lines.text()) {
-                        Ok(row) => Ok(Some(row)),
+                    let read = decoder.row(self.lines.text(), entry);
+                    if MOST_TEXTS <= self.texts.list.len() {
+                        return Err(TraceError::TooManyTexts { most: MOST_TEXTS });
+                    }
+                    return match read {
+                        Ok(()) => Ok(true),
                         Err(reason) => Err(self.skip(reason)),
                     };
                 }
             }
         }
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, TraceError> {
+        let (mut entry, mut xids) = (Entry::default(), Vec::new());
+        let there = self.next_entry(&mut entry, &mut xids)?;
+        Ok(there.then(|| self.texts.list.row(&entry, &xids)))
     }
 
     fn skip(&mut self, reason: String) -> TraceError {
@@ -123,14 +172,14 @@ impl TraceReader {
         }
     }
 
-    fn end(&self) -> Result<Option<Row>, TraceError> {
+    fn end(&self) -> Result<bool, TraceError> {
         if self.malformed * ONE_MALFORMED_IN > self.rows {
             return Err(TraceError::TooManyMalformed {
                 malformed: self.malformed,
                 rows: self.rows,
             });
         }
-        Ok(None)
+        Ok(false)
     }
 }
 
@@ -151,22 +200,24 @@ impl Iterator for TraceReader {
     }
 }
 
-/// Texts that come again and again, kept once.
+/// Texts that come again and again, numbered.
 #[derive(Default)]
-struct Texts(HashMap<Box<[u8]>, Arc<str>>);
+struct Texts {
+    numbers: HashMap<Box<[u8]>, TextId>,
+    list: TextList,
+}
 
 impl Texts {
-    fn get(&mut self, cell: &[u8]) -> Result<Arc<str>, String> {
-        if let Some(text) = self.0.get(cell) {
-            return Ok(Arc::clone(text));
+    fn get(&mut self, cell: &[u8]) -> Result<TextId, String> {
+        if let Some(id) = self.numbers.get(cell) {
+            return Ok(*id);
         }
         let text: Arc<str> = std::str::from_utf8(cell)
             .map_err(|_| "a text is not UTF-8")?
             .into();
-        if self.0.len() < MOST_TEXTS {
-            self.0.insert(cell.into(), Arc::clone(&text));
-        }
-        Ok(text)
+        let id = self.list.push(text);
+        self.numbers.insert(cell.into(), id);
+        Ok(id)
     }
 }
 
@@ -175,15 +226,15 @@ struct Decoder<'a> {
     header: &'a Header,
     texts: &'a mut Texts,
     warnings: &'a mut Vec<String>,
+    xids: &'a mut Vec<u64>,
 }
 
 impl Decoder<'_> {
-    fn row(&mut self, line: &[u8]) -> Result<Row, String> {
+    fn row(&mut self, line: &[u8], row: &mut Entry) -> Result<(), String> {
         let header = self.header;
-        let mut row = Row::new(Timestamp(0), NodeId(self.texts.get(b"")?), None);
         let (mut timed, mut named) = (false, header.dialect == Dialect::NvidiaSmi);
         if named {
-            row.node = NodeId(self.texts.get(SMI_NODE.as_bytes())?);
+            row.node = self.texts.get(SMI_NODE.as_bytes())?;
         }
         let mut cells = Cells { rest: Some(line) };
         let mut unquoted = Vec::new();
@@ -203,7 +254,7 @@ impl Decoder<'_> {
             }
             timed |= column == Column::Time;
             named |= column == Column::Node;
-            self.cell(&mut row, column, cell)?;
+            self.cell(row, column, cell)?;
         }
         if count < header.columns.len() {
             return Err(self.wrong_width());
@@ -211,7 +262,7 @@ impl Decoder<'_> {
         match (timed, named) {
             (false, _) => Err("the time is missing".to_owned()),
             (_, false) => Err("the node is missing".to_owned()),
-            _ => Ok(row),
+            _ => Ok(()),
         }
     }
 
@@ -222,7 +273,7 @@ impl Decoder<'_> {
         )
     }
 
-    fn cell(&mut self, row: &mut Row, column: Column, cell: &[u8]) -> Result<(), String> {
+    fn cell(&mut self, row: &mut Entry, column: Column, cell: &[u8]) -> Result<(), String> {
         match column {
             Column::Metric(id, scale) => row.values.set(id, number(cell, scale, id)?),
             Column::Mebibytes(id) => {
@@ -234,19 +285,26 @@ impl Decoder<'_> {
             }
             Column::Bits(id) => row.values.set(id, bits(cell)?),
             Column::Time => row.time = self.time(cell)?,
-            Column::Node => row.node = NodeId(self.texts.get(cell)?),
+            Column::Node => row.node = self.texts.get(cell)?,
             Column::Gpu => row.gpu = Some(index(cell)?),
-            Column::Uuid => row.uuid = Some(GpuUuid(self.texts.get(cell)?)),
-            Column::Model => row.model = Some(self.texts.get(cell)?),
-            Column::Job => row.job = Some(self.texts.get(cell)?),
-            Column::JobKind => row.job_kind = JobKind::from_name(&self.texts.get(cell)?),
-            Column::RankGroup => row.rank_group = Some(self.texts.get(cell)?),
+            Column::Uuid => row.uuid = self.texts.get(cell)?,
+            Column::Model => row.model = self.texts.get(cell)?,
+            Column::Job => row.job = self.texts.get(cell)?,
+            Column::JobKind => {
+                let word = std::str::from_utf8(cell).map_err(|_| "a text is not UTF-8")?;
+                row.job_kind = JobKind::from_name(word);
+            }
+            Column::RankGroup => row.rank_group = self.texts.get(cell)?,
             Column::Status => row.values.set(metric::NVML_STATUS, status(cell)?),
             Column::ProcessState => row.values.set(metric::PROCESS_STATE, process_state(cell)?),
-            Column::Xid => row.xids = xids(cell)?,
-            Column::Rack => row.rack = Some(self.texts.get(cell)?),
-            Column::Switch => row.switch = Some(self.texts.get(cell)?),
-            Column::PowerFeed => row.power_feed = Some(self.texts.get(cell)?),
+            Column::Xid => {
+                let begin = self.xids.len();
+                take_xids(cell, self.xids)?;
+                row.xids = (begin as u32, (self.xids.len() - begin) as u32);
+            }
+            Column::Rack => row.rack = self.texts.get(cell)?,
+            Column::Switch => row.switch = self.texts.get(cell)?,
+            Column::PowerFeed => row.power_feed = self.texts.get(cell)?,
             Column::Arrived => row.arrived = Some(seconds(cell, "arrived")?),
             Column::Interval => {
                 let ms = parse_scaled(cell, 1000).and_then(|ms| u64::try_from(ms).ok());
@@ -334,13 +392,12 @@ fn process_state(cell: &[u8]) -> Result<i64, String> {
         .ok_or_else(|| wrong("process_state", cell))
 }
 
-fn xids(cell: &[u8]) -> Result<Vec<u64>, String> {
-    cell.split(|b| *b == b';')
-        .map(|xid| {
-            let code = parse_scaled(xid.trim_ascii(), 1).and_then(|x| u64::try_from(x).ok());
-            code.ok_or_else(|| wrong("xid", cell))
-        })
-        .collect()
+fn take_xids(cell: &[u8], xids: &mut Vec<u64>) -> Result<(), String> {
+    for xid in cell.split(|b| *b == b';') {
+        let code = parse_scaled(xid.trim_ascii(), 1).and_then(|x| u64::try_from(x).ok());
+        xids.push(code.ok_or_else(|| wrong("xid", cell))?);
+    }
+    Ok(())
 }
 
 /// nvidia-smi's cell without its unit; what it cannot say is empty.
