@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub use engine::Engine;
 pub use fleet::{JobState, JobView};
-pub use rules::{RuleSet, RulesError};
+pub use rules::{RuleBook, RuleSet, RulesError};
 pub use snapshot::SnapshotError;
 
 /// A rule's identity. It survives edits of the rule's text and thresholds.
@@ -273,6 +273,9 @@ pub struct Transition {
     pub finding: Finding,
     /// The cord that explains this one; such an incident pages nobody.
     pub consequence_of: Option<CordKey>,
+    /// Found by a rule that is on trial: recorded, and told to nobody.
+    #[serde(default)]
+    pub shadow: bool,
 }
 
 impl Transition {

@@ -14,11 +14,9 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use entrenar::trace::Block;
 
-use crate::andon::RuleSet;
+use crate::andon::RuleBook;
 use feed::Feed;
 pub use feed::Figures;
 pub use incident::{Culprit, Incident, Place, ScopeView};
@@ -39,9 +37,9 @@ pub struct Outcome {
 
 impl Backtest {
     /// An engine that knows nothing yet, with these rules.
-    pub fn new(rules: Arc<RuleSet>) -> Self {
+    pub fn new(rules: impl Into<RuleBook>) -> Self {
         Self {
-            feed: Feed::new(rules),
+            feed: Feed::new(rules.into()),
         }
     }
 

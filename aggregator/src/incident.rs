@@ -49,6 +49,9 @@ pub struct Flags {
     /// There is no data to tell whether it goes on.
     pub unknown: bool,
     pub maintenance: bool,
+    /// Found by a rule that is on trial: recorded, told to nobody, and no lamp shows it.
+    #[serde(default)]
+    pub shadow: bool,
 }
 
 /// Why a person closed it: so every rule has a measured false-alarm rate.

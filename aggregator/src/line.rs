@@ -11,14 +11,13 @@ mod stream;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::gpu::NodeId;
 use entrenar::report::{Batch, Body, Hello, HolderChange, Record, StreamId};
 use entrenar::unit::Timestamp;
 
-use crate::andon::{Engine, RuleSet};
+use crate::andon::{Engine, RuleBook};
 use crate::head::{Arrival, Group, Head, Pushed};
 use crate::incident::book::{BookError, IncidentBook};
 use crate::incident::{CloseReason, Decision, Incident};
@@ -36,7 +35,7 @@ const FUTURE_TOLERANCE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct LineConfig {
     pub cluster: String,
-    pub rules: Arc<RuleSet>,
+    pub rules: RuleBook,
     pub routes: Routes,
 }
 
@@ -88,7 +87,7 @@ impl Line {
             streams: HashMap::new(),
             nodes: BTreeMap::new(),
             head: Head::default(),
-            engine: Engine::new(Arc::clone(&config.rules), &config.cluster),
+            engine: Engine::new(config.rules.clone(), &config.cluster),
             book: IncidentBook::new(&config.cluster, config.routes.clone()),
             counts: Counts::default(),
             effects: Effects::default(),
@@ -288,6 +287,12 @@ impl Line {
     /// Incidents that are open.
     pub fn open_incidents(&self) -> Vec<Incident> {
         self.book.open().cloned().collect()
+    }
+
+    /// Incidents that are open, without those of rules that are on trial.
+    pub fn told_incidents(&self) -> Vec<Incident> {
+        let told = self.book.open().filter(|incident| !incident.flags.shadow);
+        told.cloned().collect()
     }
 
     /// What was counted since the start.

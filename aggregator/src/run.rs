@@ -20,7 +20,7 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::access::{Access, Protection, may_listen};
-use crate::andon::RuleSet;
+use crate::andon::RuleBook;
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::line::driver::{Driver, LineHandle};
@@ -117,7 +117,7 @@ pub async fn start(
     let store = open_store(&config).await?;
     let line_config = LineConfig {
         cluster: config.cluster.clone(),
-        rules: Arc::new(rules),
+        rules,
         routes: receivers.routes(),
     };
     let line = recover(&store, line_config, clock.as_ref())
@@ -232,14 +232,14 @@ fn load_receivers(config: &Config) -> Result<Receivers, StartError> {
     }
 }
 
-fn load_rules(config: &Config) -> Result<RuleSet, StartError> {
+fn load_rules(config: &Config) -> Result<RuleBook, StartError> {
     let Some(path) = &config.rules else {
-        return Ok(RuleSet::default());
+        return Ok(RuleBook::default());
     };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the rules file {}", path.display()))
         .map_err(StartError::Configuration)?;
-    RuleSet::parse(&text, &path.display().to_string()).map_err(configuration)
+    RuleBook::parse(&text, &path.display().to_string()).map_err(configuration)
 }
 
 async fn bind(what: &str, flag: &str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -128,6 +128,8 @@ pub struct IncidentFilter {
     pub open: Option<bool>,
     pub kind: Option<String>,
     pub severity: Option<String>,
+    /// `Some(true)`: those of rules that are on trial; `Some(false)`: all others.
+    pub shadow: Option<bool>,
     pub node: Option<String>,
     pub job: Option<String>,
     /// Newest first, strictly before this (`fired_at`, id).

@@ -14,11 +14,10 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use entrenar_aggregator::andon::RuleSet;
+use entrenar_aggregator::andon::RuleBook;
 
 use crate::service::fail;
 use run::Judged;
@@ -81,16 +80,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn rules(path: Option<&Path>) -> Result<Arc<RuleSet>> {
+fn rules(path: Option<&Path>) -> Result<RuleBook> {
     let Some(path) = path else {
-        return Ok(Arc::default());
+        return Ok(RuleBook::default());
     };
     let text =
         fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-    Ok(Arc::new(RuleSet::parse(
-        &text,
-        &path.display().to_string(),
-    )?))
+    Ok(RuleBook::parse(&text, &path.display().to_string())?)
 }
 
 /// Two traces of one name would be written into one file.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use entrenar_aggregator::andon::RuleSet;
+use entrenar_aggregator::andon::RuleBook;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -24,7 +24,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match RuleSet::parse(&text, &file.display().to_string()) {
+    match RuleBook::parse(&text, &file.display().to_string()) {
         Ok(rules) => {
             println!("{}: ok", file.display());
             for rule in rules.summaries() {

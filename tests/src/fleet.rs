@@ -11,7 +11,7 @@ use entrenar::gpu::GpuUuid;
 use entrenar::metric::MetricId;
 use entrenar::sim::{NodeState, SimConfig, SimFleet};
 use entrenar::unit::Timestamp;
-use entrenar_aggregator::andon::{CordKey, RuleSet, Severity};
+use entrenar_aggregator::andon::{CordKey, RuleBook, Severity};
 use entrenar_aggregator::incident::{CloseReason, Decision, Incident, NoticeEvent};
 use entrenar_aggregator::line::{ConnectionId, Line, LineConfig};
 use entrenar_aggregator::notify::route::{Route, Routes};
@@ -64,14 +64,14 @@ pub struct Fleet {
 impl Fleet {
     /// A fleet by the built-in rules, and one receiver that takes warnings and worse.
     pub fn of(sim: &SimConfig) -> Self {
-        Self::with_rules(sim, RuleSet::default())
+        Self::with_rules(sim, RuleBook::default())
     }
 
     /// The same by other rules.
-    pub fn with_rules(sim: &SimConfig, rules: RuleSet) -> Self {
+    pub fn with_rules(sim: &SimConfig, rules: impl Into<RuleBook>) -> Self {
         let config = LineConfig {
             cluster: "test".into(),
-            rules: Arc::new(rules),
+            rules: rules.into(),
             routes: Routes(vec![Route::to("on-call", Severity::Warning)]),
         };
         let sim = SimFleet::new(sim).expect("a fleet that can be");

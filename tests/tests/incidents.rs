@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entrenar::metric::POWER;
 use entrenar::sim::Scenario;
-use entrenar_aggregator::andon::{Kind, RuleSet, Scope};
+use entrenar_aggregator::andon::{Kind, RuleBook, Scope};
 use entrenar_aggregator::incident::{NoticeEvent, State};
 use entrenar_tests::{Crash, Fleet};
 
@@ -21,7 +21,7 @@ fn wide() -> Fleet {
 
 fn demo() -> Fleet {
     let rules = include_str!("../../deploy/demo/rules.yaml");
-    let rules = RuleSet::parse(rules, "deploy/demo/rules.yaml").expect("it is a rules file");
+    let rules = RuleBook::parse(rules, "deploy/demo/rules.yaml").expect("it is a rules file");
     Fleet::with_rules(&Scenario::DemoDefault.config(8, 8), rules)
 }
 

@@ -5,6 +5,7 @@
 //! [`Memory`]; everything else can be found again.
 
 mod events;
+mod resolve;
 mod samples;
 mod sweep;
 
@@ -20,7 +21,8 @@ use super::idle::job_state;
 use super::lost::Why;
 use super::monitoring::{Blackout, clock_finding};
 use super::register::{Links, Register, Report};
-use super::rules::{Rule, RuleSet};
+use super::rules::index::RuleIndex;
+use super::rules::{Rule, RuleBook, RuleSet};
 use super::snapshot::{self, SnapshotError};
 use super::{
     Change, CordKey, Finding, GpuAt, Kind, Light, Presence, Resolution, RuleUid, Scope, Severity,
@@ -29,7 +31,9 @@ use super::{
 
 /// The Andon engine over the whole fleet.
 pub struct Engine {
+    /// Where no override says otherwise.
     rules: Arc<RuleSet>,
+    index: RuleIndex,
     memory: Memory,
 }
 
@@ -52,19 +56,23 @@ pub(super) struct Memory {
 
 impl Engine {
     /// An engine that knows nothing yet.
-    pub fn new(rules: Arc<RuleSet>, cluster: &str) -> Self {
+    pub fn new(rules: impl Into<RuleBook>, cluster: &str) -> Self {
         let memory = Memory {
             cluster: cluster.into(),
             ..Memory::default()
         };
-        Self::with_memory(rules, memory)
+        Self::with_memory(rules.into(), memory)
     }
 
-    pub(super) fn with_memory(rules: Arc<RuleSet>, memory: Memory) -> Self {
-        let mut engine = Self { rules, memory };
+    pub(super) fn with_memory(book: RuleBook, memory: Memory) -> Self {
+        let mut engine = Self {
+            rules: Arc::clone(book.base()),
+            index: RuleIndex::new(book),
+            memory,
+        };
         engine.memory.fleet.index();
         let at = engine.memory.now.unwrap_or_default();
-        engine.drop_switched_off(at);
+        engine.resolve_all(at);
         engine
     }
 
@@ -74,8 +82,8 @@ impl Engine {
     }
 
     /// The engine as it was when the snapshot was taken.
-    pub fn restore(rules: Arc<RuleSet>, bytes: &[u8]) -> Result<Self, SnapshotError> {
-        snapshot::read(rules, bytes)
+    pub fn restore(rules: impl Into<RuleBook>, bytes: &[u8]) -> Result<Self, SnapshotError> {
+        snapshot::read(rules.into(), bytes)
     }
 
     /// The cluster that it watches.
@@ -84,8 +92,8 @@ impl Engine {
     }
 
     /// The rules by which it watches.
-    pub fn rules(&self) -> &Arc<RuleSet> {
-        &self.rules
+    pub fn rules(&self) -> &RuleBook {
+        self.index.book()
     }
 
     /// Watching begins, after a start and its replay: agents have the start's grace to come back.
@@ -107,6 +115,7 @@ impl Engine {
         self.start(now);
         self.meet(node, labels, interval_ms);
         self.take_inventory(now, node, inventory);
+        self.resolve_node(now, node);
     }
 
     /// An agent introduced itself, for the first time or again.
@@ -127,12 +136,14 @@ impl Engine {
         }
         self.hear(now, node, false);
         self.take_inventory(now, node, inventory);
+        self.resolve_node(now, node);
     }
 
     /// The GPUs of a node changed.
     pub fn inventory(&mut self, now: Timestamp, node: &NodeId, inventory: &Inventory) {
         self.hear(now, node, false);
         self.take_inventory(now, node, inventory);
+        self.resolve_node(now, node);
     }
 
     /// An agent left in good order: its node is grey, not lost.
@@ -170,13 +181,18 @@ impl Engine {
     pub fn holder(&mut self, now: Timestamp, node: &NodeId, change: &HolderChange) {
         self.hear(now, node, false);
         let fleet = &mut self.memory.fleet;
+        let left = fleet.job_of(&change.gpu).map(str::to_owned);
         fleet.take_holder(change.at.min(now), &change.gpu, change.holder.clone());
         self.end_jobs(now);
+        if let Some(job) = left {
+            self.resolve_job(now, &job);
+        }
+        self.resolve_gpu(now, &change.gpu);
     }
 
     /// How far a node's clock is off. Its samples are corrected by the caller.
     pub fn clock_offset(&mut self, now: Timestamp, node: &NodeId, offset_ms: i64) {
-        let rules = Arc::clone(&self.rules);
+        let rules = self.rules_of_node(node);
         let rule = &rules.monitoring_fault;
         let limit_ms = rule.clock_offset.millis();
         let Some(state) = self.memory.fleet.nodes.get(node).filter(|_| rule.enabled) else {
@@ -220,8 +236,9 @@ impl Engine {
     /// A lamp that a GPU deserves without any incident.
     pub fn hint(&self, gpu: &GpuUuid) -> Option<Light> {
         let gpu = self.memory.fleet.gpu(gpu)?;
+        let rules = self.index.set(gpu.rules);
         gpu.thermal
-            .is_warm(&self.rules.thermal_throttling)
+            .is_warm(&rules.thermal_throttling)
             .then_some(Light::Yellow)
     }
 
@@ -260,40 +277,13 @@ impl Engine {
         self.end_jobs(now);
     }
 
-    /// Watches by other rules from now on. Cords keep their state; those of a rule that is switched off are cleared.
-    pub fn set_rules(&mut self, now: Timestamp, rules: Arc<RuleSet>) {
-        self.rules = rules;
-        self.drop_switched_off(now);
-    }
-
-    fn drop_switched_off(&mut self, now: Timestamp) {
-        for rule in self
-            .rules
-            .summaries()
-            .into_iter()
-            .filter(|rule| !rule.enabled)
-        {
-            self.clear_all(now, Resolution::RuleRemoved, |key, _, _| {
-                key.rule == rule.rule
-            });
-            let fleet = &mut self.memory.fleet;
-            for node in fleet.nodes.values_mut() {
-                node.gpus.iter_mut().for_each(|gpu| gpu.reset(rule.kind));
-                match rule.kind {
-                    Kind::NodeLost => node.lost_by = None,
-                    Kind::GpuUnresponsive => node.wedged = false,
-                    Kind::Xid => node.xid = super::xid::XidState::default(),
-                    _ => {}
-                }
-            }
-            for job in fleet.jobs.values_mut() {
-                match rule.kind {
-                    Kind::GpuIdle => job.idle = entrenar::andon::Cord::default(),
-                    Kind::Xid => job.xid = super::xid::XidState::default(),
-                    _ => {}
-                }
-            }
-        }
+    /// Watches by other rules from now on. Cords keep their state; those of a rule that is switched off or gone are
+    /// cleared.
+    pub fn set_rules(&mut self, now: Timestamp, rules: impl Into<RuleBook>) {
+        let book = rules.into();
+        self.rules = Arc::clone(book.base());
+        self.index = RuleIndex::new(book);
+        self.resolve_all(now);
     }
 
     /// The watch begins with the first word, and anew after a break.
@@ -325,10 +315,10 @@ impl Engine {
     /// A word from a node: it is there. `is_frame`: a tick, of which a lost node must send a few to be back.
     fn hear(&mut self, now: Timestamp, id: &NodeId, is_frame: bool) {
         self.start(now);
-        let good_frames = self.rules.node_lost.good_frames;
         let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
             return;
         };
+        let good_frames = self.index.set(node.rules).node_lost.good_frames;
         node.last_frame = Some(now);
         node.held = false;
         if node.presence != Presence::Gone {
@@ -414,6 +404,7 @@ impl Engine {
         at: Timestamp,
         (rule, severity, started_at, mut finding): (RuleUid, Severity, Timestamp, Finding),
     ) {
+        let shadow = self.is_shadow(&rule.0, &scope);
         let Memory {
             fleet, register, ..
         } = &mut self.memory;
@@ -442,6 +433,7 @@ impl Engine {
             at,
             started_at,
             finding,
+            shadow,
         };
         register.raise(report, links);
     }

@@ -11,8 +11,9 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::gpu::Gpu;
+use super::rules::index::SetId;
 use super::xid::XidState;
-use super::{CordKey, GpuAt, Presence};
+use super::{CordKey, GpuAt, Kind, Presence};
 
 /// Most GPUs that a job is remembered to have held; beyond, causes on further ones are not found.
 const MOST_TOUCHED: usize = 16_384;
@@ -44,6 +45,9 @@ pub(super) struct Node {
     pub(super) xid: XidState,
     /// None of its GPUs answers: one finding for all.
     pub(super) wedged: bool,
+    /// The rules that hold for it.
+    #[serde(skip)]
+    pub(super) rules: SetId,
 }
 
 impl Node {
@@ -62,6 +66,17 @@ impl Node {
             absent: Vec::new(),
             xid: XidState::default(),
             wedged: false,
+            rules: SetId::default(),
+        }
+    }
+
+    /// Forgets what a rule remembered: it was switched off.
+    pub(super) fn reset(&mut self, kind: Kind) {
+        match kind {
+            Kind::NodeLost => self.lost_by = None,
+            Kind::GpuUnresponsive => self.wedged = false,
+            Kind::Xid => self.xid = XidState::default(),
+            _ => {}
         }
     }
 
@@ -86,6 +101,20 @@ pub(super) struct Job {
     /// How many idle GPUs were told of.
     pub(super) told: usize,
     pub(super) xid: XidState,
+    /// The rules that hold for it.
+    #[serde(skip)]
+    pub(super) rules: SetId,
+}
+
+impl Job {
+    /// Forgets what a rule remembered: it was switched off.
+    pub(super) fn reset(&mut self, kind: Kind) {
+        match kind {
+            Kind::GpuIdle => self.idle = Cord::default(),
+            Kind::Xid => self.xid = XidState::default(),
+            _ => {}
+        }
+    }
 }
 
 /// How a job gets on.
@@ -259,6 +288,7 @@ impl Fleet {
                 judged_at: None,
                 told: 0,
                 xid: XidState::default(),
+                rules: SetId::default(),
             });
             job.kind = kind;
             job.started_at = job.started_at.min(at);

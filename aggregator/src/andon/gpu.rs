@@ -16,6 +16,7 @@ use super::lost::LostState;
 use super::memory::MemoryState;
 use super::power::PowerState;
 use super::recent::Recent;
+use super::rules::index::SetId;
 use super::rules::{Rule as _, RuleSet};
 use super::sample::{Activity, EnergyMeter, PowerLevels, Sample, activity, status_of};
 use super::thermal::{Heat, ThermalState};
@@ -49,6 +50,9 @@ pub(super) struct Gpu {
     power: PowerState,
     pub(super) idle: IdleState,
     pub(super) xid: XidState,
+    /// The rules that hold for it.
+    #[serde(skip)]
+    pub(super) rules: SetId,
 }
 
 /// A cord of a GPU has something to say.
@@ -93,7 +97,12 @@ impl Gpu {
             power: PowerState::default(),
             idle: IdleState::default(),
             xid: XidState::default(),
+            rules: SetId::default(),
         }
+    }
+
+    pub(super) fn model(&self) -> &str {
+        &self.model
     }
 
     /// The same GPU where it now sits.

@@ -29,6 +29,8 @@ pub(super) struct Report {
     pub(super) at: Timestamp,
     pub(super) started_at: Timestamp,
     pub(super) finding: Finding,
+    /// Told to nobody: it explains nothing, and nothing explains it.
+    pub(super) shadow: bool,
 }
 
 impl Report {
@@ -63,6 +65,8 @@ pub(super) struct Up {
     pub(super) joined_at: Timestamp,
     /// An event explains what began around it; a state explains as long as it lasts.
     pub(super) explains_until: Option<Timestamp>,
+    #[serde(default)]
+    shadow: bool,
 }
 
 /// A cord that went down.
@@ -117,6 +121,11 @@ impl Register {
         self.up.get(key).map(|up| up.kind)
     }
 
+    /// Whether a cord that is up is told to nobody.
+    pub(super) fn is_shadow(&self, key: &CordKey) -> bool {
+        self.up.get(key).is_some_and(|up| up.shadow)
+    }
+
     pub(super) fn cause_of(&self, key: &CordKey) -> Option<&CordKey> {
         self.up.get(key)?.consequence_of.as_ref()
     }
@@ -145,7 +154,13 @@ impl Register {
             followers: Vec::new(),
             joined_at: report.at,
             explains_until: (report.kind == Kind::Xid).then_some(report.at),
+            shadow: report.shadow,
         };
+        if up.shadow {
+            self.up.insert(key.clone(), up);
+            self.say(&key, Change::Raised);
+            return;
+        }
         up.consequence_of = self.cause_for(&up, links);
         let leader = match up.consequence_of {
             Some(_) => None,
@@ -289,6 +304,7 @@ impl Register {
             .filter(|(_, down)| recent(down))
             .map(|(key, down)| (key, &down.up));
         let causes = self.up.iter().chain(ended);
+        let causes = causes.filter(|(_, cause)| !cause.shadow);
         let explaining = causes.filter(|(_, cause)| cause::explains(cause, effect, fleet, rule));
         let (key, _) =
             explaining.min_by_key(|(_, cause)| (cause.kind_depth(), cause.started_at))?;
@@ -298,7 +314,8 @@ impl Register {
     /// The first of its kind that stands alone and that it shares something with.
     fn leader_for(&self, follower: &Up, links: Links<'_>) -> Option<(CordKey, Shared)> {
         let Links { fleet, rule } = links;
-        let leaders = self.up.iter().filter(|(_, up)| up.consequence_of.is_none());
+        let stands_alone = |up: &Up| up.consequence_of.is_none() && !up.shadow;
+        let leaders = self.up.iter().filter(|(_, up)| stands_alone(up));
         let mut sharing: Vec<_> = leaders
             .filter_map(|(key, up)| {
                 Some((
@@ -370,7 +387,10 @@ impl Register {
             .up
             .iter()
             .filter(|(key, up)| {
-                **key != root && up.consequence_of.as_ref() != Some(&root) && is_recent(up)
+                **key != root
+                    && !up.shadow
+                    && up.consequence_of.as_ref() != Some(&root)
+                    && is_recent(up)
             })
             .filter(|(_, up)| cause::explains(new, up, fleet, rule))
             .map(|(key, _)| key.clone())
@@ -415,6 +435,7 @@ impl Register {
             started_at: up.started_at,
             finding: up.told(),
             consequence_of: up.consequence_of.clone(),
+            shadow: up.shadow,
         });
     }
 }

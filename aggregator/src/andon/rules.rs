@@ -1,9 +1,16 @@
 //! The rules file: what is unwelcome, with numbers that people may change. *(pure)*
 //!
 //! Every rule has its defaults built in; a file names only what it changes. `docs/rules.md` explains each parameter.
-//! A file is checked as a whole before any of it counts.
+//! A file is checked as a whole before any of it counts: `tree` keeps the lines, `reader` collects the mistakes, `book`
+//! is what was read, `index` says which set of parameters holds for which GPU, node and job.
 
+mod book;
+pub(crate) mod glob;
+pub(crate) mod index;
+pub(crate) mod reader;
+pub(crate) mod selector;
 mod span;
+pub(crate) mod tree;
 
 use std::fmt;
 
@@ -11,7 +18,11 @@ use entrenar::report::Labels;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, RuleUid, Severity};
+pub use book::{MOST_OVERRIDES, MOST_SETS, RuleBook, RulesError};
+pub use reader::Mistake;
+use reader::Reader;
 pub use span::Span;
+use tree::Tree;
 
 /// What every rule has, whatever it watches.
 pub trait Rule {
@@ -26,6 +37,8 @@ pub trait Rule {
     }
     /// Whether it watches at all.
     fn enabled(&self) -> bool;
+    /// Whether what it finds is recorded and told to nobody.
+    fn shadow(&self) -> bool;
     /// How much a finding matters.
     fn severity(&self) -> Severity;
     /// Where its runbook is.
@@ -76,6 +89,8 @@ macro_rules! rule {
         pub struct $rule {
             /// Whether it watches at all.
             pub enabled: bool,
+            /// Whether what it finds is recorded and told to nobody.
+            pub shadow: bool,
             /// How much a finding matters: `info`, `warning`, `critical`.
             pub severity: $crate::andon::Severity,
             /// Where its runbook is.
@@ -89,6 +104,7 @@ macro_rules! rule {
             fn default() -> Self {
                 Self {
                     enabled: $enabled,
+                    shadow: false,
                     severity: $crate::andon::Severity::$severity,
                     runbook_url: None,
                     labels: entrenar::report::Labels::new(),
@@ -102,6 +118,9 @@ macro_rules! rule {
             const KIND: $crate::andon::Kind = $crate::andon::Kind::$kind;
             fn enabled(&self) -> bool {
                 self.enabled
+            }
+            fn shadow(&self) -> bool {
+                self.shadow
             }
             fn severity(&self) -> $crate::andon::Severity {
                 self.severity
@@ -161,10 +180,54 @@ macro_rules! rule_set {
                 vec![$(RuleSummary::of(&self.$field),)*]
             }
 
-            /// The first thing that cannot be, and in which rule.
-            fn check(&self) -> Result<(), (&'static str, Impossible)> {
-                $(self.$field.check().map_err(|wrong| (stringify!($field), wrong))?;)*
-                Ok(())
+            /// How a rule stands; `None`: there is none of this name.
+            pub(super) fn standing(&self, name: &str) -> Option<Standing> {
+                match name {
+                    $(stringify!($field) => Some(Standing::of(&self.$field)),)*
+                    _ => None,
+                }
+            }
+
+            /// The kinds that are not watched for.
+            pub(super) fn kinds_off(&self) -> Vec<Kind> {
+                let mut off = Vec::new();
+                $(off.extend((!self.$field.enabled).then_some(<$rule as Rule>::KIND));)*
+                off
+            }
+
+            /// Takes over what stands under `rules`; returns the rules that are named there. `whole`: for all of the
+            /// fleet, of which there is one way to tie findings together.
+            fn read(&mut self, tree: &Tree, whole: bool, reader: &mut Reader) -> Vec<&'static str> {
+                let mut named = Vec::new();
+                for (key, part) in reader.entries(tree, "rules") {
+                    match key.text.as_str() {
+                        $(stringify!($field) => {
+                            named.push(stringify!($field));
+                            if let Some(rule) = reader.rule(&self.$field, key, part) {
+                                self.$field = rule;
+                            }
+                        })*
+                        "causes" if whole => {
+                            let entries = reader.entries(part, "causes");
+                            if let Some(causes) = reader.part(&self.causes, entries, "causes") {
+                                self.causes = causes;
+                            }
+                        }
+                        "causes" => reader.wrong(key.line, "causes hold for the whole fleet: they cannot be overridden"),
+                        _ => reader.unknown(key, "rules", Self::NAMES.into_iter().chain(["causes"])),
+                    }
+                }
+                named
+            }
+
+            /// Takes over some rules of another set.
+            fn take(&mut self, names: &[&str], from: &Self) {
+                for name in names {
+                    match *name {
+                        $(stringify!($field) => self.$field.clone_from(&from.$field),)*
+                        _ => {}
+                    }
+                }
             }
         }
     };
@@ -190,23 +253,20 @@ rule_set! {
     monitoring_fault: super::monitoring::MonitoringFaultRule,
 }
 
-/// Why a rules file cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, line {line}: {reason}")]
-pub struct RulesError {
-    /// The file, as it was named.
-    pub file: String,
-    /// Counted from 1.
-    pub line: u64,
-    /// What is wrong, and what to write instead.
-    pub reason: String,
+/// How a rule stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) enabled: bool,
+    pub(super) shadow: bool,
 }
 
-/// The file around the rules.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RulesFile {
-    rules: RuleSet,
+impl Standing {
+    fn of<R: Rule>(rule: &R) -> Self {
+        Self {
+            enabled: rule.enabled(),
+            shadow: rule.shadow(),
+        }
+    }
 }
 
 /// What a rule says of itself, for a list of rules.
@@ -215,34 +275,13 @@ pub struct RuleSummary {
     pub rule: RuleUid,
     pub kind: Kind,
     pub enabled: bool,
+    /// Recorded, and told to nobody.
+    pub shadow: bool,
     pub severity: Severity,
     pub runbook_url: Option<String>,
     pub labels: Labels,
-}
-
-impl RuleSet {
-    /// Reads a rules file: YAML with one key, `rules`. What it does not name keeps its default; a name that no rule
-    /// or parameter has is an error.
-    pub fn parse(text: &str, file_name: &str) -> Result<Self, RulesError> {
-        let error = |line, reason| RulesError {
-            file: file_name.into(),
-            line,
-            reason,
-        };
-        let is_comment = |line: &str| line.trim().is_empty() || line.trim().starts_with('#');
-        if text.lines().all(is_comment) {
-            return Ok(Self::default());
-        }
-        let file: RulesFile = serde_saphyr::from_str(text).map_err(|wrong| {
-            let line = wrong.location().map_or(1, |at| at.line());
-            error(line, reason_of(&wrong.without_snippet().to_string()))
-        })?;
-        file.rules.check().map_err(|(rule, wrong)| {
-            let reason = format!("{rule}.{}: {}", wrong.parameter, wrong.reason);
-            error(line_of(text, rule, wrong.parameter), reason)
-        })?;
-        Ok(file.rules)
-    }
+    /// How many overrides name it.
+    pub overrides: usize,
 }
 
 impl RuleSummary {
@@ -251,39 +290,11 @@ impl RuleSummary {
             rule: rule.uid(),
             kind: R::KIND,
             enabled: rule.enabled(),
+            shadow: rule.shadow(),
             severity: rule.severity(),
             runbook_url: rule.runbook_url().map(str::to_owned),
             labels: rule.labels().clone(),
+            overrides: 0,
         }
     }
-}
-
-/// The line of a rule's parameter; of the rule, if the parameter is not found.
-fn line_of(text: &str, rule: &str, parameter: &str) -> u64 {
-    let names = |line: &str, name: &str| {
-        let line = line.trim_start();
-        line.match_indices(name).any(|(at, _)| {
-            let before = line[..at].chars().next_back();
-            let bare = before.is_none_or(|c| matches!(c, ' ' | '{' | ',' | '"' | '\''));
-            bare && line[at + name.len()..]
-                .trim_start_matches(['"', '\''])
-                .starts_with(':')
-        })
-    };
-    let mut lines = (1..)
-        .zip(text.lines())
-        .skip_while(|(_, line)| !names(line, rule));
-    let Some((rule_line, _)) = lines.clone().next() else {
-        return 1;
-    };
-    lines
-        .find(|(_, line)| names(line, parameter))
-        .map_or(rule_line, |(line, _)| line)
-}
-
-/// The parser's words, without the place, which is named before them.
-fn reason_of(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    let (reason, _) = line.rsplit_once(" at line ").unwrap_or((line, ""));
-    reason.to_owned()
 }

@@ -3,12 +3,10 @@
 //! JSON under zstd, with a version: an engine that does not know the version starts anew from the journal instead of
 //! guessing.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Engine, Memory};
-use super::rules::RuleSet;
+use super::rules::RuleBook;
 
 /// Rises when a memory of before could not be read any more.
 const VERSION: u32 = 1;
@@ -48,7 +46,7 @@ pub(super) fn write(memory: &Memory) -> Vec<u8> {
     zstd::encode_all(json.as_slice(), ZSTD_LEVEL).expect("memory can be written to")
 }
 
-pub(super) fn read(rules: Arc<RuleSet>, bytes: &[u8]) -> Result<Engine, SnapshotError> {
+pub(super) fn read(rules: RuleBook, bytes: &[u8]) -> Result<Engine, SnapshotError> {
     let json = unfold(bytes).map_err(|wrong| SnapshotError::Damaged(wrong.into()))?;
     let damaged = |wrong: serde_json::Error| SnapshotError::Damaged(wrong.into());
     let header: Header = serde_json::from_slice(&json).map_err(damaged)?;

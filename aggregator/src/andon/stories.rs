@@ -5,5 +5,6 @@ mod causes;
 mod fleet;
 mod gpu;
 mod jobs;
+mod overrides;
 mod rules;
 mod sim;

@@ -2,7 +2,6 @@
 //! one line.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::gpu::{GpuInfo, GpuUuid, NodeId, Values};
@@ -11,7 +10,7 @@ use entrenar::report::{GpuEvent, GpuEventKind, Holder, HolderChange, Inventory, 
 use entrenar::testing::story;
 use entrenar::unit::Timestamp;
 
-use super::{Change, Engine, RuleSet, Severity, Transition};
+use super::{Change, Engine, RuleBook, Severity, Transition};
 
 /// When every story begins: stories count their seconds from here.
 pub(super) const BEGIN: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -92,9 +91,9 @@ pub(super) fn failing(status: NvmlStatus) -> Values {
 }
 
 impl Stage {
-    pub(super) fn new(rules: RuleSet) -> Self {
+    pub(super) fn new(rules: impl Into<RuleBook>) -> Self {
         Self {
-            engine: Engine::new(Arc::new(rules), "test"),
+            engine: Engine::new(rules, "test"),
             now: BEGIN,
             interval: Duration::from_secs(1),
             said: Vec::new(),
@@ -203,7 +202,7 @@ impl Stage {
     /// Memory goes through a snapshot.
     pub(super) fn restart(&mut self) {
         let bytes = self.engine.snapshot();
-        let rules = Arc::clone(self.engine.rules());
+        let rules = self.engine.rules().clone();
         self.engine = Engine::restore(rules, &bytes).expect("what was written is read");
     }
 

@@ -13,7 +13,7 @@ use super::Outcome;
 use super::clock::{FleetClock, Heard};
 use super::node::{NodeState, Placed, Seat, Tick, holder};
 use super::report::Reports;
-use crate::andon::{Engine, RuleSet};
+use crate::andon::{Engine, RuleBook};
 
 /// Rows that may wait until it is decided how late it is; beyond, it is decided with what was said.
 const MOST_HELD: usize = 65_536;
@@ -69,7 +69,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(rules: Arc<RuleSet>) -> Self {
+    pub(super) fn new(rules: RuleBook) -> Self {
         Self {
             engine: Engine::new(rules, "backtest"),
             texts: TextList::default(),

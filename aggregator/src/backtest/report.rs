@@ -51,6 +51,10 @@ impl Reports {
         said: Transition,
         holds: impl Fn(&str) -> Option<usize>,
     ) {
+        // Of a rule that is on trial people are not told.
+        if said.shadow {
+            return;
+        }
         let key = said.cord();
         if let Change::Cleared { .. } = said.change {
             self.clear(&key, now);
@@ -249,6 +253,7 @@ mod tests {
                 rule: kind.name().into(),
                 scope: "fleet".into(),
             }),
+            shadow: false,
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
 
 use entrenar::trace::{Block, TraceReader};
 
@@ -61,7 +60,7 @@ impl Trace {
     fn judged_in_blocks_of(&self, rows: usize) -> Outcome {
         let source = io::Cursor::new(self.0.clone());
         let mut reader = TraceReader::new(source).expect("a trace");
-        let mut backtest = Backtest::new(Arc::new(RuleSet::default()));
+        let mut backtest = Backtest::new(RuleSet::default());
         let mut block = Block::default();
         while reader.read_block(&mut block, rows).expect("readable") {
             backtest.take(&mut block);

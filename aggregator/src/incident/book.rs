@@ -257,7 +257,8 @@ impl IncidentBook {
     fn announce(&self, incident: &mut Incident, draft: &mut Draft) {
         let quiet = incident.consequence_of.is_some()
             || incident.flags.silenced
-            || incident.flags.maintenance;
+            || incident.flags.maintenance
+            || incident.flags.shadow;
         if quiet {
             return;
         }
@@ -339,7 +340,10 @@ fn blank(id: String, transition: &Transition) -> Incident {
         kind: transition.kind,
         severity: transition.severity,
         state: State::Firing,
-        flags: Flags::default(),
+        flags: Flags {
+            shadow: transition.shadow,
+            ..Flags::default()
+        },
         scope: transition.scope.clone(),
         labels: transition.finding.labels.clone(),
         summary: String::new(),

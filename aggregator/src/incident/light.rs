@@ -43,7 +43,7 @@ pub fn worst(lights: impl IntoIterator<Item = Light>) -> Light {
 /// The light of an incident by itself.
 pub fn of_incident(incident: &Incident) -> Light {
     match incident.severity {
-        _ if !incident.state.is_open() => Light::Green,
+        _ if !incident.state.is_open() || incident.flags.shadow => Light::Green,
         _ if incident.flags.maintenance => Light::Blue,
         Severity::Critical => Light::Red,
         Severity::Warning => Light::Yellow,
@@ -158,6 +158,16 @@ mod tests {
             presence,
             ..Standing::LIVE
         }
+    }
+
+    #[test]
+    fn a_rule_on_trial_moves_no_lamp() {
+        let mut lost = incident("a", Kind::GpuLost, Severity::Critical);
+        lost.flags.shadow = true;
+        assert_eq!(of_incident(&lost), Light::Green);
+        let gpu = &GpuUuid::from("GPU-a-3");
+        assert_eq!(Lights::of([&lost]).gpu(gpu, Standing::LIVE), Light::Green);
+        assert_eq!(Lights::of([&lost]).job("train-1", []), Light::Green);
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub(crate) fn transition(
             ..Finding::default()
         },
         consequence_of: None,
+        shadow: false,
     }
 }
 

@@ -388,7 +388,7 @@ impl Driver {
         if decided.result.is_err() {
             return;
         }
-        for incident in &decided.incidents {
+        for incident in decided.incidents.iter().filter(|i| !i.flags.shadow) {
             let view = IncidentView::of(incident, light::of_incident(incident));
             if let Ok(data) = serde_json::to_string(&view) {
                 self.live.send(LiveEvent {

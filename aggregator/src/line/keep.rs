@@ -159,7 +159,7 @@ impl Line {
     pub fn recover(config: LineConfig, recovered: Recovered, now: Timestamp) -> Self {
         let mut line = Self::new(config);
         if let Some(snapshot) = &recovered.snapshot {
-            match Engine::restore(std::sync::Arc::clone(&line.config.rules), &snapshot.bytes) {
+            match Engine::restore(line.config.rules.clone(), &snapshot.bytes) {
                 Ok(engine) => {
                     line.engine = engine;
                     line.last_snapshot = Some((snapshot.position, now));

@@ -46,6 +46,9 @@ impl IncidentFilter {
             && is(&self.severity, Some(incident.severity.name()))
             && is(&self.job, job_of(incident))
             && self
+                .shadow
+                .is_none_or(|shadow| incident.flags.shadow == shadow)
+            && self
                 .node
                 .as_deref()
                 .is_none_or(|node| nodes_of(incident).contains(node))

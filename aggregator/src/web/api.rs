@@ -154,6 +154,9 @@ pub(super) struct IncidentsQuery {
     state: Option<StateFilter>,
     kind: Option<Kind>,
     severity: Option<Severity>,
+    /// Those of rules that are on trial, instead of those that people are told of.
+    #[serde(default)]
+    shadow: bool,
     node: Option<String>,
     job: Option<String>,
     limit: Option<usize>,
@@ -182,6 +185,7 @@ pub(super) async fn incidents(
         },
         kind: query.kind.map(|k| k.name().into()),
         severity: query.severity.map(|s| s.name().into()),
+        shadow: Some(query.shadow),
         node: query.node,
         job: query.job,
         before: slice.cursor.as_deref().map(parse_cursor).transpose()?,

@@ -23,7 +23,7 @@ pub(super) async fn metrics(State(web): State<Arc<Web>>) -> Answer<Response> {
             (
                 line.nodes(),
                 line.gpus(),
-                line.open_incidents(),
+                line.told_incidents(),
                 line.counts(),
             )
         })

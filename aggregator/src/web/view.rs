@@ -207,6 +207,7 @@ impl IncidentView {
             ("silenced", incident.flags.silenced),
             ("unknown", incident.flags.unknown),
             ("maintenance", incident.flags.maintenance),
+            ("shadow", incident.flags.shadow),
         ];
         Self {
             id: incident.id.clone(),

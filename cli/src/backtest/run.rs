@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use entrenar::clock::{Clock, SystemClock};
 use entrenar::trace::TraceError;
-use entrenar_aggregator::andon::RuleSet;
+use entrenar_aggregator::andon::RuleBook;
 use entrenar_aggregator::backtest::{Backtest, Outcome};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -54,7 +54,7 @@ impl RunError {
 type Judgement = Result<Judged, RunError>;
 
 /// Judges all traces; the results are in their order.
-pub(super) fn all(traces: &[PathBuf], rules: &Arc<RuleSet>) -> Vec<Judgement> {
+pub(super) fn all(traces: &[PathBuf], rules: &RuleBook) -> Vec<Judgement> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let mut progress = Progress::new(traces);
@@ -89,11 +89,11 @@ fn take<'a>(traces: &'a [PathBuf], next: &AtomicUsize) -> Option<(usize, &'a Pat
     Some((n, traces.get(n)?))
 }
 
-fn one(path: &Path, rules: &Arc<RuleSet>, read_bytes: &Arc<AtomicU64>) -> Judgement {
+fn one(path: &Path, rules: &RuleBook, read_bytes: &Arc<AtomicU64>) -> Judgement {
     let (began, cpu) = (SystemClock.monotonic(), cpu_time());
     let reading =
         Reading::start(path.to_owned(), Arc::clone(read_bytes)).map_err(RunError::Thread)?;
-    let mut backtest = Backtest::new(Arc::clone(rules));
+    let mut backtest = Backtest::new(rules.clone());
     let mut complaints = Complaints::of(path);
     loop {
         match reading.next().ok_or(RunError::ReaderDied)? {

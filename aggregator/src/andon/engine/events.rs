@@ -1,7 +1,5 @@
 //! An event comes in: an XID finds the thing that it is about, and joins or makes that thing's finding.
 
-use std::sync::Arc;
-
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::{GpuEvent, GpuEventKind};
 use entrenar::unit::Timestamp;
@@ -12,7 +10,7 @@ use crate::andon::lost::Why;
 use crate::andon::rules::Rule as _;
 use crate::andon::xid::table::{means_lost, row};
 use crate::andon::xid::{News, XidState};
-use crate::andon::{Change, GpuAt, Kind, Resolution, Scope};
+use crate::andon::{Change, GpuAt, Kind, Resolution, Scope, Severity};
 
 /// Another event so shortly before is what a victim's code follows.
 const FOLLOWS_MS: i64 = 120_000;
@@ -41,15 +39,24 @@ impl Engine {
         {
             self.lose_gpu(at, event.at.min(at), uuid, Why::Xid(code));
         }
-        if self.rules.xid.enabled {
-            self.note_xid(at, node, known.as_ref(), code);
+        let rules = match &known {
+            Some(uuid) => self.rules_of_gpu(uuid),
+            None => self.rules_of_node(node),
+        };
+        if rules.xid.enabled
+            && let Some(severity) = rules.xid.severity_of(code)
+        {
+            self.note_xid(at, node, known.as_ref(), (code, severity));
         }
     }
 
-    fn note_xid(&mut self, at: Timestamp, node: &NodeId, gpu: Option<&GpuUuid>, code: u64) {
-        let Some(severity) = self.rules.xid.severity_of(code) else {
-            return;
-        };
+    fn note_xid(
+        &mut self,
+        at: Timestamp,
+        node: &NodeId,
+        gpu: Option<&GpuUuid>,
+        (code, severity): (u64, Severity),
+    ) {
         let row = row(code);
         let job = gpu
             .and_then(|uuid| self.memory.fleet.job_of(uuid))
@@ -103,7 +110,11 @@ impl Engine {
     }
 
     fn tell_xid(&mut self, at: Timestamp, about: &About, gpu: Option<&GpuUuid>) {
-        let rules = Arc::clone(&self.rules);
+        let rules = match about {
+            About::Gpu(uuid) => self.rules_of_gpu(uuid),
+            About::Job(job) => self.rules_of_job(job),
+            About::Node(node) => self.rules_of_node(node),
+        };
         let rule = &rules.xid;
         let fleet = &self.memory.fleet;
         let place = gpu
@@ -185,13 +196,16 @@ impl Engine {
 
     /// Clears what has been quiet for long enough.
     pub(super) fn settle_xids(&mut self, now: Timestamp) {
-        let rules = Arc::clone(&self.rules);
         let is_xid = |_: &_, _: &Scope, kind| kind == Kind::Xid;
         for key in self.memory.register.keys(is_xid) {
-            let about = match self.memory.register.scope(&key) {
-                Some(Scope::Gpu { gpu }) => About::Gpu(gpu.uuid.clone()),
-                Some(Scope::Job { job, .. }) => About::Job(job.clone()),
-                Some(Scope::Node { node }) => About::Node(node.clone()),
+            let Some(scope) = self.memory.register.scope(&key) else {
+                continue;
+            };
+            let rules = self.rules_of(scope);
+            let about = match scope {
+                Scope::Gpu { gpu } => About::Gpu(gpu.uuid.clone()),
+                Scope::Job { job, .. } => About::Job(job.clone()),
+                Scope::Node { node } => About::Node(node.clone()),
                 _ => continue,
             };
             // A GPU that was lost and answers again has been reset.

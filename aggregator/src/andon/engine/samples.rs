@@ -1,6 +1,5 @@
 //! A tick comes in: each GPU's cords look at its row, and what they say is passed on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId, Values};
@@ -34,7 +33,7 @@ impl Engine {
                 interval,
                 row,
             };
-            gpu.observe(tick, &self.rules, &mut signals);
+            gpu.observe(tick, self.index.set(gpu.rules), &mut signals);
             said.extend(signals.drain(..).map(|signal| (place, signal)));
         }
         for (place, signal) in said {
@@ -54,7 +53,13 @@ impl Engine {
             return;
         };
         let interval = Duration::from_millis(node.interval_ms as u64);
-        let said = gpu.describe(signal.kind, at, &node.labels, interval, &self.rules);
+        let said = gpu.describe(
+            signal.kind,
+            at,
+            &node.labels,
+            interval,
+            self.index.set(gpu.rules),
+        );
         let scope = Scope::Gpu {
             gpu: gpu.at.clone(),
         };
@@ -65,13 +70,13 @@ impl Engine {
 
     /// When no GPU of a node answers, that is one finding on the node, until all of them answer again.
     fn is_for_the_node(&mut self, id: &NodeId, at: Timestamp, change: Change) -> bool {
+        let rules = self.rules_of_node(id);
         let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
             return false;
         };
         let all_stall =
             node.gpus.len() > 1 && node.gpus.iter().all(|gpu| gpu.unresponsive.is_stalled());
         let none_is_up = node.gpus.iter().all(|gpu| !gpu.unresponsive.is_raised());
-        let rules = Arc::clone(&self.rules);
         let rule = &rules.gpu_unresponsive;
         let scope = Scope::Node { node: id.clone() };
         match change {
@@ -104,7 +109,7 @@ impl Engine {
 
     /// A GPU is known to be lost. `when`: of the transition; `since`: of the loss.
     pub(super) fn lose_gpu(&mut self, at: Timestamp, since: Timestamp, uuid: &GpuUuid, why: Why) {
-        let rules = Arc::clone(&self.rules);
+        let rules = self.rules_of_gpu(uuid);
         if !rules.gpu_lost.enabled {
             return;
         }

@@ -16,6 +16,7 @@ use crate::andon::idle::{idle_gpus, job_time};
 use crate::andon::monitoring::{Blackout, blackout_finding, is_blackout, outage_finding};
 use crate::andon::node::{cohort, group_finding, node_finding, rack_of};
 use crate::andon::rules::Rule as _;
+use crate::andon::rules::index::RuleIndex;
 use crate::andon::{Change, Kind, Presence, Resolution, Scope};
 
 /// Sweeps closer together than this are one.
@@ -95,7 +96,8 @@ impl Engine {
     fn note_presence(&mut self, now: Timestamp) {
         let started_at = self.started_at();
         for node in self.memory.fleet.nodes.values_mut() {
-            node.presence = node.presence_at(now, started_at, &self.rules.node_lost);
+            let rule = &self.index.set(node.rules).node_lost;
+            node.presence = node.presence_at(now, started_at, rule);
             if node.presence == Presence::Silent {
                 node.frames_back = 0;
             }
@@ -106,13 +108,11 @@ impl Engine {
     fn judge_silence(&mut self, now: Timestamp) {
         let rules = Arc::clone(&self.rules);
         let (rule, monitoring) = (&rules.node_lost, &rules.monitoring_fault);
-        if !rule.enabled {
-            return;
-        }
         while let Some(first) = self.first_silent() {
             let moment = (now, self.started_at());
             let fleet = &self.memory.fleet;
-            let silent = cohort(fleet, &first, moment, monitoring.within, rule);
+            let mut silent = cohort(fleet, &first, moment, monitoring.within, rule);
+            silent.retain(|id| self.is_half_silent(id, moment));
             if self.memory.blackout.is_some() {
                 self.hold(&BTreeSet::from([first]));
             } else if is_blackout(silent.len(), fleet, monitoring) {
@@ -139,11 +139,24 @@ impl Engine {
     }
 
     fn first_silent(&self) -> Option<NodeId> {
-        let silent = |node: &Node| node.presence == Presence::Silent && node.is_unjudged();
+        let silent = |node: &Node| {
+            node.presence == Presence::Silent
+                && node.is_unjudged()
+                && self.index.set(node.rules).node_lost.enabled
+        };
         let mut nodes = self.memory.fleet.nodes.iter();
         nodes
             .find(|(_, node)| silent(node))
             .map(|(id, _)| id.clone())
+    }
+
+    /// Whether a node is watched for silence, and at least half of what it may be silent for is over.
+    fn is_half_silent(&self, id: &NodeId, (now, started_at): (Timestamp, Timestamp)) -> bool {
+        self.memory.fleet.nodes.get(id).is_some_and(|node| {
+            let rule = &self.index.set(node.rules).node_lost;
+            let silence_ms = now.0 - node.last_heard(started_at).0;
+            rule.enabled && silence_ms * 2 >= node.patience_ms(rule)
+        })
     }
 
     fn hold(&mut self, ids: &BTreeSet<NodeId>) {
@@ -179,8 +192,11 @@ impl Engine {
         } else {
             Resolution::Explained
         };
-        if self.rules.node_lost.enabled {
-            self.lose_held(now, held);
+        let (watched, _): (Vec<NodeId>, Vec<NodeId>) = held
+            .into_iter()
+            .partition(|id| self.rules_of_node(id).node_lost.enabled);
+        if !watched.is_empty() {
+            self.lose_held(now, watched);
         }
         self.memory.register.clear(&key, now, why);
     }
@@ -200,7 +216,7 @@ impl Engine {
     }
 
     fn lose_node(&mut self, now: Timestamp, id: &NodeId) {
-        let rules = Arc::clone(&self.rules);
+        let rules = self.rules_of_node(id);
         let rule = &rules.node_lost;
         let moment = (now, self.started_at());
         let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
@@ -236,12 +252,12 @@ impl Engine {
             return;
         }
         let fleet = &self.memory.fleet;
-        let rule = &self.rules.node_lost;
+        let index = &self.index;
         let is_dark = |scope: &Scope, kind: Kind| match scope {
             Scope::Node { node } => is_node_dark(fleet, node),
             Scope::Gpu { gpu } => {
                 is_node_dark(fleet, &gpu.node)
-                    || (needs_samples(kind) && is_gpu_dark(fleet, gpu, now, rule))
+                    || (needs_samples(kind) && is_gpu_dark(fleet, gpu, now, index))
             }
             Scope::Job { job, .. } => fleet
                 .jobs
@@ -264,9 +280,6 @@ impl Engine {
     }
 
     fn judge_jobs(&mut self) {
-        if !self.rules.gpu_idle.enabled {
-            return;
-        }
         let names: Vec<String> = self.memory.fleet.jobs.keys().cloned().collect();
         for name in names {
             self.judge_job(&name);
@@ -275,8 +288,11 @@ impl Engine {
 
     /// All idle GPUs of a job are one finding.
     fn judge_job(&mut self, name: &str) -> Option<()> {
-        let rules = Arc::clone(&self.rules);
+        let rules = self.rules_of_job(name);
         let rule = &rules.gpu_idle;
+        if !rule.enabled {
+            return None;
+        }
         let fleet = &self.memory.fleet;
         let job = fleet.jobs.get(name)?;
         let is_watched = rule.kinds.contains(&job.kind);
@@ -367,7 +383,7 @@ fn is_gpu_dark(
     fleet: &Fleet,
     gpu: &crate::andon::GpuAt,
     now: Timestamp,
-    rule: &crate::andon::node::NodeLostRule,
+    index: &RuleIndex,
 ) -> bool {
     let Some((node, state)) = fleet
         .nodes
@@ -376,6 +392,7 @@ fn is_gpu_dark(
     else {
         return true;
     };
+    let rule = &index.set(node.rules).node_lost;
     state
         .last_data
         .is_none_or(|at| now.0 - at.0 > node.patience_ms(rule))

@@ -152,7 +152,7 @@ fn play(deeds: &[Deed], with_restarts: bool) -> Vec<Transition> {
             }
             Deed::Jump(seconds) => stage.now = Timestamp(stage.now.0 + seconds * 1000),
             Deed::Switch(which) => {
-                let mut rules = (**stage.engine.rules()).clone();
+                let mut rules = RuleSet::clone(stage.engine.rules().base());
                 switch(&mut rules, which);
                 stage.engine.set_rules(stage.now, Arc::new(rules));
             }

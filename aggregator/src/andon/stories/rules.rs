@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::andon::rules::Span;
 use crate::andon::testing::Stage;
-use crate::andon::{RuleSet, Severity};
+use crate::andon::{RuleBook, RuleSet, Severity};
 
 fn wrong(text: &str) -> String {
-    let error = RuleSet::parse(text, "rules.yaml").expect_err("it is refused");
+    let error = RuleBook::parse(text, "rules.yaml").expect_err("it is refused");
     error.to_string()
 }
 
@@ -23,7 +23,8 @@ rules:
     severity_of: { 94: critical }
   power_limit: { enabled: false }
 ";
-    let rules = RuleSet::parse(text, "rules.yaml").expect("it is a rules file");
+    let book = RuleBook::parse(text, "rules.yaml").expect("it is a rules file");
+    let rules = book.base();
     assert_eq!(rules.gpu_idle.hold, Span::secs(1200));
     assert_eq!(rules.gpu_idle.severity, Severity::Critical);
     assert_eq!(rules.gpu_idle.labels["team"], "research");
@@ -32,8 +33,8 @@ rules:
     assert_eq!(rules.node_lost, RuleSet::default().node_lost);
     for nothing in ["", "# nothing yet\n"] {
         assert_eq!(
-            RuleSet::parse(nothing, "rules.yaml"),
-            Ok(RuleSet::default())
+            RuleBook::parse(nothing, "rules.yaml"),
+            Ok(RuleBook::default())
         );
     }
 }
@@ -74,16 +75,73 @@ fn what_cannot_be_is_refused_with_its_line_and_reason() {
         "node_lost.at_least",
     );
     check("rules: [\n", 1, "");
+    check("rules:\n  gpu_idel: {}\n", 2, "did you mean `gpu_idle`?");
+    check(
+        "rules:\n  gpu_idle:\n    setle: 1m\n",
+        3,
+        "did you mean `settle`?",
+    );
+    check("rules:\n  gpu_idle: [1]\n", 2, "a list: write a map");
+    check(
+        "rules:\n  gpu_idle:\n    hold: 60\n",
+        3,
+        "`60` is not a length of time",
+    );
+    check("overrides:\n  - rules: {}\n", 2, "needs `match`");
+    check(
+        "overrides:\n  - match: { modle: x }\n    rules:\n      causes: {}\n",
+        2,
+        "did you mean `model`?",
+    );
+    check(
+        "overrides:\n- match: { job_kind: lunch }\n",
+        2,
+        "match.job_kind",
+    );
+    check(
+        "overrides:\n- match: { model: x }\n  rules:\n    memory_pressure:\n      raise_share: 0.5\n",
+        4,
+        "memory_pressure.clear_share",
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_at_once() {
+    let text = "
+rules:
+  gpu_idle:
+    hold: soon
+    setle: 1m
+  xidd: {}
+overrides:
+  - match: {}
+    rules:
+      node_lost: { at_least: 0s }
+";
+    assert_eq!(
+        wrong(text),
+        "rules.yaml, line 4: gpu_idle.hold: `soon` is not a length of time: write 500ms, 10s, 5m, 2h or 1d\n\
+         rules.yaml, line 5: gpu_idle has no `setle`: did you mean `settle`?\n\
+         rules.yaml, line 6: rules has no `xidd`: did you mean `xid`?\n\
+         rules.yaml, line 10: node_lost.at_least: write at least 1s"
+    );
+}
+
+#[test]
+fn labels_may_be_numbers_and_are_texts() {
+    let book = RuleBook::parse("rules: { xid: { labels: { rack: 7 } } }", "rules.yaml");
+    let book = book.expect("it is a rules file");
+    assert_eq!(book.base().xid.labels["rack"], "7");
 }
 
 #[test]
 fn the_shipped_files_are_read_and_the_first_is_what_is_built_in() {
     let shipped = include_str!("../../../../deploy/rules.yaml");
-    let rules = RuleSet::parse(shipped, "deploy/rules.yaml").expect("it is a rules file");
-    assert_eq!(rules, RuleSet::default());
+    let rules = RuleBook::parse(shipped, "deploy/rules.yaml").expect("it is a rules file");
+    assert_eq!(rules, RuleBook::default());
     let demo = include_str!("../../../../deploy/demo/rules.yaml");
-    let rules = RuleSet::parse(demo, "deploy/demo/rules.yaml").expect("it is a rules file");
-    assert_ne!(rules, RuleSet::default());
+    let rules = RuleBook::parse(demo, "deploy/demo/rules.yaml").expect("it is a rules file");
+    assert_ne!(rules, RuleBook::default());
 }
 
 #[test]

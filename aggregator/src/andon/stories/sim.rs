@@ -15,7 +15,7 @@ use entrenar::testing::story;
 use entrenar::unit::Timestamp;
 
 use crate::andon::testing::failing;
-use crate::andon::{Change, Engine, Kind, RuleSet, Scope, Severity, Transition};
+use crate::andon::{Change, Engine, Kind, RuleBook, RuleSet, Scope, Severity, Transition};
 
 /// A simulated fleet whose agents report to an engine, without a wire between them.
 struct SimStage {
@@ -223,7 +223,8 @@ fn row(node: &SimNode, gpu: u32, depth: Depth) -> Values {
 
 fn demo_rules() -> RuleSet {
     let demo = include_str!("../../../../deploy/demo/rules.yaml");
-    RuleSet::parse(demo, "deploy/demo/rules.yaml").expect("it is a rules file")
+    let book = RuleBook::parse(demo, "deploy/demo/rules.yaml").expect("it is a rules file");
+    RuleSet::clone(book.base())
 }
 
 #[test]
@@ -339,7 +340,7 @@ fn a_snapshot_takes_about_a_kilobyte_a_gpu_and_changes_nothing() {
             if restart {
                 let bytes = stage.engine.snapshot();
                 assert!(bytes.len() < 64 * 1024, "{} bytes for 64 GPUs", bytes.len());
-                let rules = Arc::clone(stage.engine.rules());
+                let rules = stage.engine.rules().clone();
                 stage.engine = Engine::restore(rules, &bytes).expect("what was written is read");
             }
         }

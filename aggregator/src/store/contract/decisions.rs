@@ -140,6 +140,7 @@ pub(crate) async fn incidents_are_filtered_and_paged_newest_first(store: &dyn St
     all[2].state = State::Resolved;
     all[3].severity = Severity::Critical;
     all[3].job = None;
+    all[3].flags.shadow = true;
     for incident in &all {
         store.decide(decision(incident, 10)).await.unwrap();
     }
@@ -199,6 +200,22 @@ pub(crate) async fn incidents_are_filtered_and_paged_newest_first(store: &dyn St
     check(
         IncidentFilter {
             job: Some("train-1".into()),
+            ..any()
+        },
+        &["n0", "n1", "n2"],
+    )
+    .await;
+    check(
+        IncidentFilter {
+            shadow: Some(true),
+            ..any()
+        },
+        &["n3"],
+    )
+    .await;
+    check(
+        IncidentFilter {
+            shadow: Some(false),
             ..any()
         },
         &["n0", "n1", "n2"],

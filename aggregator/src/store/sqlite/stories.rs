@@ -19,6 +19,7 @@ pub(super) async fn incidents(
              AND ($4 IS NULL OR job = $4)
              AND ($5 IS NULL OR EXISTS (SELECT 1 FROM json_each(nodes) WHERE value = $5))
              AND ($6 IS NULL OR (fired_at_ms, id) < ($6, $7))
+             AND ($9 IS NULL OR ifnull(json_extract(doc, '$.flags.shadow'), 0) = $9)
          ORDER BY fired_at_ms DESC, id DESC LIMIT $8",
     )
     .bind(filter.open)
@@ -29,6 +30,7 @@ pub(super) async fn incidents(
     .bind(before_at)
     .bind(before_id)
     .bind(limit_of(filter.limit))
+    .bind(filter.shadow)
     .fetch_all(readers)
     .await?;
     rows.iter().map(|(doc,)| from_json(doc)).collect()
