@@ -29,6 +29,7 @@ mod stories;
 mod testing;
 mod thermal;
 mod unresponsive;
+mod watch;
 mod xid;
 
 use std::fmt;

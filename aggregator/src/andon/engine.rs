@@ -237,7 +237,8 @@ impl Engine {
     pub fn hint(&self, gpu: &GpuUuid) -> Option<Light> {
         let gpu = self.memory.fleet.gpu(gpu)?;
         let rules = self.index.set(gpu.rules);
-        gpu.thermal
+        gpu.watches
+            .thermal_throttling
             .is_warm(&rules.thermal_throttling)
             .then_some(Light::Yellow)
     }

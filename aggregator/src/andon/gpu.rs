@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use entrenar::andon::CordChange;
 use entrenar::gpu::{GpuInfo, NodeId, Values};
 use entrenar::metric::NvmlStatus;
 use entrenar::report::{Holder, Labels};
@@ -12,17 +11,12 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::idle::IdleState;
-use super::lost::LostState;
-use super::memory::MemoryState;
-use super::power::PowerState;
 use super::recent::Recent;
+use super::rules::RuleSet;
 use super::rules::index::SetId;
-use super::rules::{Rule as _, RuleSet};
 use super::sample::{Activity, EnergyMeter, PowerLevels, Sample, activity, status_of};
-use super::thermal::{Heat, ThermalState};
-use super::unresponsive::UnresponsiveState;
-use super::xid::XidState;
-use super::{Change, Finding, GpuAt, Kind, Resolution, RuleUid, Severity};
+use super::watch::{Look, Said, Signal, Telling, Watches};
+use super::{GpuAt, Kind};
 
 /// Most processes of a holder that are remembered.
 const MOST_PIDS: usize = 64;
@@ -43,23 +37,13 @@ pub(super) struct Gpu {
     pub(super) activity: Option<Activity>,
     energy: EnergyMeter,
     recent: Recent,
-    pub(super) lost: LostState,
-    pub(super) unresponsive: UnresponsiveState,
-    pub(super) thermal: ThermalState,
-    memory: MemoryState,
-    power: PowerState,
     pub(super) idle: IdleState,
-    pub(super) xid: XidState,
+    /// Read at a slower pace, so it is kept.
+    limit_mw: Option<i64>,
+    pub(super) watches: Watches,
     /// The rules that hold for it.
     #[serde(skip)]
     pub(super) rules: SetId,
-}
-
-/// A cord of a GPU has something to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Signal {
-    pub(super) kind: Kind,
-    pub(super) change: Change,
 }
 
 /// A row of a GPU, and when it came.
@@ -90,13 +74,9 @@ impl Gpu {
             activity: None,
             energy: EnergyMeter::default(),
             recent: Recent::default(),
-            lost: LostState::default(),
-            unresponsive: UnresponsiveState::default(),
-            thermal: ThermalState::default(),
-            memory: MemoryState::default(),
-            power: PowerState::default(),
             idle: IdleState::default(),
-            xid: XidState::default(),
+            limit_mw: None,
+            watches: Watches::default(),
             rules: SetId::default(),
         }
     }
@@ -150,56 +130,55 @@ impl Gpu {
         } = tick;
         self.last_tick = Some(at);
         let status = status_of(tick.row);
-        let mut say = |kind, change: Option<Change>| {
-            said.extend(change.map(|change| Signal { kind, change }));
-        };
-        if rules.gpu_lost.enabled {
-            let change = self.lost.observe(at, status, interval, &rules.gpu_lost);
-            say(Kind::GpuLost, change.map(Change::from));
-        }
-        if rules.gpu_unresponsive.enabled {
-            let rule = &rules.gpu_unresponsive;
-            let change = self.unresponsive.observe(at, status, interval, rule);
-            say(Kind::GpuUnresponsive, change.map(Change::from));
-        }
-        if status != NvmlStatus::Ok {
+        let mut sample = Sample::default();
+        let mut was_reset = false;
+        if status == NvmlStatus::Ok {
+            self.last_data = Some(now);
+            sample = self.read(tick.row);
+            self.recent.push(at, interval.as_millis() as i64, &sample);
+            was_reset = self.note_work(at, interval, &sample);
+        } else {
             self.activity = None;
-            return;
         }
-        self.last_data = Some(now);
-        let mut sample = Sample::new(tick.row);
-        sample.memory_total = sample.memory_total.or(self.memory_total);
-        self.recent.push(at, interval.as_millis() as i64, &sample);
-        self.note_work(at, interval, &sample);
-
-        if rules.thermal_throttling.enabled {
-            let rule = &rules.thermal_throttling;
-            let heat = self.thermal.observe(at, &sample, interval, rule);
-            say(Kind::ThermalThrottling, heat.map(Change::from));
-        }
-        if rules.memory_pressure.enabled {
-            let rule = &rules.memory_pressure;
-            let change = self.memory.observe(at, &sample, interval, rule);
-            say(Kind::MemoryPressure, change.map(Change::from));
-        }
-        if rules.power_limit.enabled {
-            let change = self
-                .power
-                .observe(at, &sample, interval, &rules.power_limit);
-            say(Kind::PowerLimit, change.map(Change::from));
-        }
+        let look = Look {
+            at,
+            interval,
+            status,
+            sample: &sample,
+            was_reset,
+        };
+        self.watches.observe(&look, rules, said);
     }
 
-    fn note_work(&mut self, at: Timestamp, interval: Duration, sample: &Sample) {
-        self.power.limit_mw = sample.power_limit_mw.or(self.power.limit_mw);
-        if let Some(energy) = sample.energy_mj
-            && self.energy.push(at, energy)
-        {
-            self.xid.note_reset();
-        }
-        let levels = PowerLevels::of(&self.model, self.power.limit_mw);
+    /// A row, with what is read at a slower pace and stays as it is.
+    fn read(&mut self, row: &Values) -> Sample {
+        let mut sample = Sample::new(row);
+        sample.memory_total = sample.memory_total.or(self.memory_total);
+        self.limit_mw = sample.power_limit_mw.or(self.limit_mw);
+        sample.power_limit_mw = self.limit_mw;
+        sample
+    }
+
+    /// Takes note of what the GPU does. True when its counters began anew.
+    fn note_work(&mut self, at: Timestamp, interval: Duration, sample: &Sample) -> bool {
+        let was_reset = sample
+            .energy_mj
+            .is_some_and(|energy| self.energy.push(at, energy));
+        let levels = PowerLevels::of(&self.model, self.limit_mw);
         self.activity = activity(sample, self.energy.mean_mw(), levels);
         self.idle.observe(at, self.activity, interval);
+        was_reset
+    }
+
+    /// The driver logged an error code for this GPU. What the cords say is added to `said`.
+    pub(super) fn hear(
+        &mut self,
+        at: Timestamp,
+        xid: u64,
+        rules: &RuleSet,
+        said: &mut Vec<Signal>,
+    ) {
+        self.watches.hear(at, xid, rules, said);
     }
 
     /// What a report of one of its own cords says: rule, severity, beginning, finding.
@@ -210,83 +189,22 @@ impl Gpu {
         labels: &Labels,
         interval: Duration,
         rules: &RuleSet,
-    ) -> Option<(RuleUid, Severity, Timestamp, Finding)> {
-        let mut described = match kind {
-            Kind::ThermalThrottling => {
-                let rule = &rules.thermal_throttling;
-                let state = &self.thermal;
-                let finding = state.finding(at, &self.at, labels, interval, &self.recent, rule);
-                (
-                    rule.uid(),
-                    state.severity(rule),
-                    state.started_at(at),
-                    finding,
-                )
-            }
-            Kind::MemoryPressure => {
-                let rule = &rules.memory_pressure;
-                let finding = self.memory.finding(&self.at, labels, &self.recent, rule);
-                (
-                    rule.uid(),
-                    rule.severity,
-                    self.memory.started_at(at),
-                    finding,
-                )
-            }
-            Kind::PowerLimit => {
-                let rule = &rules.power_limit;
-                let finding = self.power.finding(&self.at, labels, &self.recent, rule);
-                (
-                    rule.uid(),
-                    rule.severity,
-                    self.power.started_at(at),
-                    finding,
-                )
-            }
-            Kind::GpuLost => {
-                let rule = &rules.gpu_lost;
-                let finding = self.lost.finding(&self.at, labels, rule);
-                (rule.uid(), rule.severity, self.lost.started_at(at), finding)
-            }
-            Kind::GpuUnresponsive => {
-                let rule = &rules.gpu_unresponsive;
-                let finding = self.unresponsive.finding(at, &self.at, labels, rule);
-                (
-                    rule.uid(),
-                    rule.severity,
-                    self.unresponsive.started_at(at),
-                    finding,
-                )
-            }
-            Kind::Xid => {
-                let rule = &rules.xid;
-                let place = super::finding::gpu_on_node(&self.at);
-                let mut finding = self.xid.finding(&place, labels, rule);
-                finding.culprits.push(self.at.clone());
-                (
-                    rule.uid(),
-                    self.xid.severity(),
-                    self.xid.started_at(at),
-                    finding,
-                )
-            }
-            _ => return None,
+    ) -> Option<Said> {
+        let tell = Telling {
+            at,
+            interval,
+            gpu: &self.at,
+            labels,
+            recent: &self.recent,
         };
-        described.3.job = self.holder.as_ref().map(|holder| holder.job.clone());
-        Some(described)
+        let mut said = self.watches.describe(kind, &tell, rules)?;
+        said.3.job = self.holder.as_ref().map(|holder| holder.job.clone());
+        Some(said)
     }
 
     /// Forgets what a rule remembered: it was switched off.
     pub(super) fn reset(&mut self, kind: Kind) {
-        match kind {
-            Kind::ThermalThrottling => self.thermal = ThermalState::default(),
-            Kind::MemoryPressure => self.memory = MemoryState::default(),
-            Kind::PowerLimit => self.power.reset(),
-            Kind::GpuLost => self.lost = LostState::default(),
-            Kind::GpuUnresponsive => self.unresponsive = UnresponsiveState::default(),
-            Kind::Xid => self.xid = XidState::default(),
-            _ => {}
-        }
+        self.watches.reset(kind);
     }
 
     pub(super) fn watts(&self) -> Vec<Option<f64>> {
@@ -298,31 +216,10 @@ impl Gpu {
     }
 }
 
-impl From<Heat> for Change {
-    fn from(heat: Heat) -> Self {
-        match heat {
-            Heat::Changed(change) => change.into(),
-            Heat::Worse => Self::Updated,
-        }
-    }
-}
-
-impl From<CordChange> for Change {
-    fn from(change: CordChange) -> Self {
-        match change {
-            CordChange::Raised => Self::Raised,
-            CordChange::Recovering => Self::Recovering,
-            CordChange::Relapsed => Self::Relapsed,
-            CordChange::Cleared => Self::Cleared {
-                why: Resolution::Recovered,
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::andon::Severity;
 
     #[test]
     fn what_is_remembered_of_a_gpu_is_bounded() {
@@ -350,7 +247,9 @@ mod tests {
                 row: &row,
             };
             gpu.observe(tick, &rules, &mut Vec::new());
-            gpu.xid.note(tick.at, second as u64, Severity::Warning);
+            gpu.watches
+                .xid
+                .note(tick.at, second as u64, Severity::Warning);
         }
         let points = gpu.recent.celsius().len() * 10;
         let pids = gpu

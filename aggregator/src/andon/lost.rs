@@ -3,17 +3,15 @@
 //! The driver says so for two ticks, or the GPU is missing from the node's inventory, or an XID says that it has
 //! fallen off the bus: then at once.
 
-use std::time::Duration;
-
-use entrenar::andon::{Cord, CordChange, Patience, Verdict};
+use entrenar::andon::{Cord, Patience, Verdict};
 use entrenar::metric::NvmlStatus;
-use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node};
 use super::rules::{Span, require, rule};
-use super::{Evidence, Finding, GpuAt};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding};
 
 rule! {
     /// A GPU is no longer there, or not before a reset, while its node lives.
@@ -74,14 +72,12 @@ impl Why {
     }
 }
 
-impl LostState {
-    pub(super) fn observe(
-        &mut self,
-        at: Timestamp,
-        status: NvmlStatus,
-        interval: Duration,
-        rule: &GpuLostRule,
-    ) -> Option<CordChange> {
+impl Watch for LostState {
+    type Rule = GpuLostRule;
+    const NEEDS_DATA: bool = false;
+
+    fn observe(&mut self, look: &Look<'_>, rule: &GpuLostRule) -> Option<Change> {
+        let (status, interval) = (look.status, look.interval);
         let verdict = match Why::from_status(status) {
             Some(why) => {
                 self.why = Some(why);
@@ -95,24 +91,16 @@ impl LostState {
             hold: (interval * rule.ticks.saturating_sub(1)).saturating_sub(interval / 2),
             settle: rule.settle.0,
         };
-        self.cord.observe(at, verdict, patience, interval)
+        let change = self.cord.observe(look.at, verdict, patience, interval);
+        change.map(Change::from)
     }
 
-    /// It is known for certain. `None` when it was known already.
-    pub(super) fn lose(&mut self, at: Timestamp, why: Why) -> Option<CordChange> {
-        if self.cord.is_raised() {
-            return None;
-        }
-        self.why = Some(why);
-        self.cord = Cord::raised(at);
-        Some(CordChange::Raised)
-    }
-
-    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+    fn started_at(&self, at: Timestamp) -> Timestamp {
         self.cord.since().unwrap_or(at)
     }
 
-    pub(super) fn finding(&self, gpu: &GpuAt, labels: &Labels, rule: &GpuLostRule) -> Finding {
+    fn finding(&self, tell: &Telling<'_>, rule: &GpuLostRule) -> Finding {
+        let gpu = tell.gpu;
         let why = self.why.unwrap_or(Why::FellOff);
         let summary = format!("{} {}", gpu_on_node(gpu), why.words());
         let action = match why {
@@ -124,8 +112,20 @@ impl LostState {
                  then have the board replaced."
             }
         };
-        let mut found = finding(rule, labels, summary, action).with(why.evidence());
+        let mut found = finding(rule, tell.labels, summary, action).with(why.evidence());
         found.culprits.push(gpu.clone());
         found
+    }
+}
+
+impl LostState {
+    /// It is known for certain. `None` when it was known already.
+    pub(super) fn lose(&mut self, at: Timestamp, why: Why) -> Option<Change> {
+        if self.cord.is_raised() {
+            return None;
+        }
+        self.why = Some(why);
+        self.cord = Cord::raised(at);
+        Some(Change::Raised)
     }
 }

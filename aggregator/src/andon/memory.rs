@@ -4,19 +4,15 @@
 //! level near the top that still rises, such that it will be full within minutes. Once raised, the cord stays raised
 //! until the memory is given back.
 
-use std::time::Duration;
-
-use entrenar::andon::{Cord, CordChange, Patience, Threshold};
-use entrenar::report::Labels;
+use entrenar::andon::{Cord, Patience, Threshold};
 use entrenar::unit::Timestamp;
 use entrenar::window::{Trend, TrendWindow};
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gibibytes, gpu_on_node, lasting, percent};
-use super::recent::Recent;
 use super::rules::{Span, require, rule};
-use super::sample::Sample;
-use super::{Evidence, Finding, GpuAt};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding};
 
 rule! {
     /// A GPU's memory is almost full and still fills.
@@ -87,14 +83,11 @@ impl Highs {
     }
 }
 
-impl MemoryState {
-    pub(super) fn observe(
-        &mut self,
-        at: Timestamp,
-        sample: &Sample,
-        interval: Duration,
-        rule: &MemoryPressureRule,
-    ) -> Option<CordChange> {
+impl Watch for MemoryState {
+    type Rule = MemoryPressureRule;
+
+    fn observe(&mut self, look: &Look<'_>, rule: &MemoryPressureRule) -> Option<Change> {
+        let (at, sample) = (look.at, look.sample);
         let share = sample.memory_share()?;
         (self.share, self.used, self.total) =
             (Some(share), sample.memory_used, sample.memory_total);
@@ -119,22 +112,20 @@ impl MemoryState {
                 highs.is_new(share as f32) && fills_soon(trend, share as f32, rule)
             })
         };
-        self.cord
-            .observe_if(at, level.judge(share), patience, interval, fills)
+        let verdict = level.judge(share);
+        let change = self
+            .cord
+            .observe_if(at, verdict, patience, look.interval, fills);
+        change.map(Change::from)
     }
 
     /// When it became almost full.
-    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+    fn started_at(&self, at: Timestamp) -> Timestamp {
         self.cord.since().unwrap_or(at)
     }
 
-    pub(super) fn finding(
-        &self,
-        gpu: &GpuAt,
-        labels: &Labels,
-        recent: &Recent,
-        rule: &MemoryPressureRule,
-    ) -> Finding {
+    fn finding(&self, tell: &Telling<'_>, rule: &MemoryPressureRule) -> Finding {
+        let (gpu, recent) = (tell.gpu, tell.recent);
         let share = self.share.unwrap_or_default();
         let slope = self
             .trend
@@ -163,7 +154,7 @@ impl MemoryState {
         });
         let rise = Evidence::new("rise", format!("{:+.2} % a minute", f64::from(slope) * 6e3))
             .against(format!("full within {}", rule.full_within));
-        let mut found = finding(rule, labels, summary, action)
+        let mut found = finding(rule, tell.labels, summary, action)
             .with(level)
             .with_some(bytes)
             .with(rise);

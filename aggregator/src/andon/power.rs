@@ -2,20 +2,16 @@
 //!
 //! Healthy training sits at its power cap all day: this is a record for whoever tunes the fleet, never a call.
 
-use std::time::Duration;
-
-use entrenar::andon::{Cord, CordChange, Patience, Verdict};
+use entrenar::andon::{Cord, Patience, Verdict};
 use entrenar::metric::clock_reason;
-use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 use entrenar::window::ShareWindow;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node, percent};
-use super::recent::Recent;
 use super::rules::{Span, require, rule};
-use super::sample::Sample;
-use super::{Evidence, Finding, GpuAt};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding};
 
 rule! {
     /// A GPU at its power cap runs far below its own clocks, for long.
@@ -52,27 +48,15 @@ pub(super) struct PowerState {
     highest_mhz: i64,
     mhz: Option<i64>,
     power_mw: Option<i64>,
-    /// Read at a slower pace, so it is kept.
-    pub(super) limit_mw: Option<i64>,
+    limit_mw: Option<i64>,
 }
 
-impl PowerState {
-    /// Forgets all but what is read at a slower pace.
-    pub(super) fn reset(&mut self) {
-        *self = Self {
-            limit_mw: self.limit_mw,
-            ..Self::default()
-        };
-    }
+impl Watch for PowerState {
+    type Rule = PowerLimitRule;
 
-    pub(super) fn observe(
-        &mut self,
-        at: Timestamp,
-        sample: &Sample,
-        interval: Duration,
-        rule: &PowerLimitRule,
-    ) -> Option<CordChange> {
-        self.power_mw = sample.power_mw;
+    fn observe(&mut self, look: &Look<'_>, rule: &PowerLimitRule) -> Option<Change> {
+        let (at, sample, interval) = (look.at, look.sample, look.interval);
+        (self.power_mw, self.limit_mw) = (sample.power_mw, sample.power_limit_mw);
         let (mhz, capped) = (
             sample.clock_mhz?,
             sample.has_reason(clock_reason::SW_POWER_CAP)?,
@@ -94,25 +78,16 @@ impl PowerState {
             hold: rule.hold.0,
             settle: rule.settle.0,
         };
-        self.cord.observe(at, verdict, patience, interval)
+        let change = self.cord.observe(at, verdict, patience, interval);
+        change.map(Change::from)
     }
 
-    /// Capped slots of the window, as a share of all: what was not seen does not count.
-    fn share(&self) -> f64 {
-        f64::from(self.capped.yes(SLOTS)) / f64::from(SLOTS)
-    }
-
-    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+    fn started_at(&self, at: Timestamp) -> Timestamp {
         self.cord.since().unwrap_or(at)
     }
 
-    pub(super) fn finding(
-        &self,
-        gpu: &GpuAt,
-        labels: &Labels,
-        recent: &Recent,
-        rule: &PowerLimitRule,
-    ) -> Finding {
+    fn finding(&self, tell: &Telling<'_>, rule: &PowerLimitRule) -> Finding {
+        let (gpu, recent) = (tell.gpu, tell.recent);
         let mhz = self.mhz.unwrap_or_default();
         let clock_share = mhz as f64 / self.highest_mhz.max(1) as f64;
         let summary = format!(
@@ -135,10 +110,17 @@ impl PowerState {
                 self.highest_mhz as f64 * rule.clock_share
             ))
             .over(recent.clock_mhz());
-        finding(rule, labels, summary, action)
+        finding(rule, tell.labels, summary, action)
             .with_some(power)
             .with(clock)
             .with(Evidence::new("capped", percent(self.share())).against(percent(rule.share)))
             .missing_if(self.limit_mw.is_none(), "power limit")
+    }
+}
+
+impl PowerState {
+    /// Capped slots of the window, as a share of all: what was not seen does not count.
+    fn share(&self) -> f64 {
+        f64::from(self.capped.yes(SLOTS)) / f64::from(SLOTS)
     }
 }

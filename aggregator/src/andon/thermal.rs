@@ -8,16 +8,14 @@ use std::time::Duration;
 
 use entrenar::andon::{Cord, CordChange, Patience, Verdict};
 use entrenar::metric::clock_reason;
-use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 use entrenar::window::ShareWindow;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node, lasting};
-use super::recent::Recent;
 use super::rules::{Span, require, rule};
-use super::sample::Sample;
-use super::{Evidence, Finding, GpuAt, Severity};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding, Severity};
 
 rule! {
     /// A GPU slows down for heat.
@@ -73,14 +71,6 @@ pub(super) struct ThermalState {
     celsius: Option<i64>,
 }
 
-/// What became of the cord, and how much it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heat {
-    Changed(CordChange),
-    /// It has lasted: now critical.
-    Worse,
-}
-
 /// A window cut into slots.
 #[derive(Clone, Copy)]
 struct Slots {
@@ -103,16 +93,13 @@ impl Slots {
     }
 }
 
-impl ThermalState {
-    pub(super) fn observe(
-        &mut self,
-        at: Timestamp,
-        sample: &Sample,
-        interval: Duration,
-        rule: &ThermalThrottlingRule,
-    ) -> Option<Heat> {
+impl Watch for ThermalState {
+    type Rule = ThermalThrottlingRule;
+
+    fn observe(&mut self, look: &Look<'_>, rule: &ThermalThrottlingRule) -> Option<Change> {
+        let (at, sample) = (look.at, look.sample);
         self.celsius = sample.celsius;
-        let interval_ms = interval.as_millis() as i64;
+        let interval_ms = look.interval_ms();
         let hw_slots = Slots::of(rule.hw_window, interval_ms, 3);
         let sw_slots = Slots::of(rule.sw_window, interval_ms, 3);
         if let Some(margin) = sample.margin_celsius {
@@ -148,44 +135,14 @@ impl ThermalState {
             hold: Duration::ZERO,
             settle: rule.settle.0,
         };
-        let change = self.cord.observe(at, verdict, patience, interval);
+        let change = self.cord.observe(at, verdict, patience, look.interval);
         if change == Some(CordChange::Cleared) {
             self.critical = false;
         }
-        change.map(Heat::Changed).or_else(|| self.worse(at, rule))
+        change.map(Change::from).or_else(|| self.worse(at, rule))
     }
 
-    /// Slowdown goes on as long as its window holds some of it.
-    fn note_since(&mut self, at: Timestamp, hw_goes_on: bool, sw_goes_on: bool) {
-        if hw_goes_on {
-            self.hw_since.get_or_insert(at);
-        } else {
-            self.hw_since = None;
-        }
-        if hw_goes_on || sw_goes_on {
-            self.bad_since.get_or_insert(at);
-        } else if !self.cord.is_raised() {
-            self.bad_since = None;
-        }
-    }
-
-    fn worse(&mut self, at: Timestamp, rule: &ThermalThrottlingRule) -> Option<Heat> {
-        let lasts = self
-            .hw_since
-            .is_some_and(|since| at.since(since) >= rule.critical_after.0);
-        if !lasts || self.critical || !self.cord.is_raised() {
-            return None;
-        }
-        self.critical = true;
-        Some(Heat::Worse)
-    }
-
-    fn margin_at(&self, at: Timestamp) -> Option<i64> {
-        let fresh = |(seen, _): &(Timestamp, i64)| at.0 - seen.0 <= MARGIN_STANDS_MS;
-        self.margin.filter(fresh).map(|(_, margin)| margin)
-    }
-
-    pub(super) fn severity(&self, rule: &ThermalThrottlingRule) -> Severity {
+    fn severity(&self, rule: &ThermalThrottlingRule) -> Severity {
         if self.critical {
             Severity::Critical
         } else {
@@ -194,28 +151,13 @@ impl ThermalState {
     }
 
     /// When the slowdown began.
-    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+    fn started_at(&self, at: Timestamp) -> Timestamp {
         self.bad_since.or(self.cord.since()).unwrap_or(at)
     }
 
-    /// Whether the GPU is warm enough for a yellow lamp.
-    pub(super) fn is_warm(&self, rule: &ThermalThrottlingRule) -> bool {
-        rule.enabled
-            && self
-                .celsius
-                .is_some_and(|celsius| celsius >= rule.lamp_celsius)
-    }
-
-    pub(super) fn finding(
-        &self,
-        at: Timestamp,
-        gpu: &GpuAt,
-        labels: &Labels,
-        interval: Duration,
-        recent: &Recent,
-        rule: &ThermalThrottlingRule,
-    ) -> Finding {
-        let interval_ms = interval.as_millis() as i64;
+    fn finding(&self, tell: &Telling<'_>, rule: &ThermalThrottlingRule) -> Finding {
+        let (at, gpu, recent) = (tell.at, tell.gpu, tell.recent);
+        let interval_ms = tell.interval.as_millis() as i64;
         let hw_slots = Slots::of(rule.hw_window, interval_ms, 3);
         let sw_slots = Slots::of(rule.sw_window, interval_ms, 3);
         let hw = self.hw.yes(hw_slots.count);
@@ -255,7 +197,7 @@ impl ThermalState {
             .rev()
             .find_map(|mhz| *mhz)
             .map(|mhz| Evidence::new("SM clock", format!("{mhz:.0} MHz")).over(clocks.clone()));
-        let mut found = finding(rule, labels, summary, action)
+        let mut found = finding(rule, tell.labels, summary, action)
             .with_some(celsius)
             .with_some(margin)
             .with(hardware)
@@ -265,6 +207,46 @@ impl ThermalState {
             .missing_if(self.margin_at(at).is_none(), "margin to the slowdown point");
         found.culprits.push(gpu.clone());
         found
+    }
+}
+
+impl ThermalState {
+    /// Whether the GPU is warm enough for a yellow lamp.
+    pub(super) fn is_warm(&self, rule: &ThermalThrottlingRule) -> bool {
+        rule.enabled
+            && self
+                .celsius
+                .is_some_and(|celsius| celsius >= rule.lamp_celsius)
+    }
+
+    /// Slowdown goes on as long as its window holds some of it.
+    fn note_since(&mut self, at: Timestamp, hw_goes_on: bool, sw_goes_on: bool) {
+        if hw_goes_on {
+            self.hw_since.get_or_insert(at);
+        } else {
+            self.hw_since = None;
+        }
+        if hw_goes_on || sw_goes_on {
+            self.bad_since.get_or_insert(at);
+        } else if !self.cord.is_raised() {
+            self.bad_since = None;
+        }
+    }
+
+    fn worse(&mut self, at: Timestamp, rule: &ThermalThrottlingRule) -> Option<Change> {
+        let lasts = self
+            .hw_since
+            .is_some_and(|since| at.since(since) >= rule.critical_after.0);
+        if !lasts || self.critical || !self.cord.is_raised() {
+            return None;
+        }
+        self.critical = true;
+        Some(Change::Updated)
+    }
+
+    fn margin_at(&self, at: Timestamp) -> Option<i64> {
+        let fresh = |(seen, _): &(Timestamp, i64)| at.0 - seen.0 <= MARGIN_STANDS_MS;
+        self.margin.filter(fresh).map(|(_, margin)| margin)
     }
 }
 

@@ -2,9 +2,7 @@
 //!
 //! One GPU alone: its own firmware hangs. All GPUs of a node: the driver hangs, and that is one finding on the node.
 
-use std::time::Duration;
-
-use entrenar::andon::{Cord, CordChange, Patience, Verdict};
+use entrenar::andon::{Cord, Patience, Verdict};
 use entrenar::metric::NvmlStatus;
 use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
@@ -12,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node, lasting};
 use super::rules::{Span, require, rule};
-use super::{Evidence, Finding, GpuAt};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding};
 use entrenar::gpu::NodeId;
 
 rule! {
@@ -38,14 +37,12 @@ pub(super) struct UnresponsiveState {
     stalled: bool,
 }
 
-impl UnresponsiveState {
-    pub(super) fn observe(
-        &mut self,
-        at: Timestamp,
-        status: NvmlStatus,
-        interval: Duration,
-        rule: &GpuUnresponsiveRule,
-    ) -> Option<CordChange> {
+impl Watch for UnresponsiveState {
+    type Rule = GpuUnresponsiveRule;
+    const NEEDS_DATA: bool = false;
+
+    fn observe(&mut self, look: &Look<'_>, rule: &GpuUnresponsiveRule) -> Option<Change> {
+        let (status, interval) = (look.status, look.interval);
         self.stalled = matches!(status, NvmlStatus::Timeout | NvmlStatus::Unknown);
         let verdict = if self.stalled {
             Verdict::Unwelcome
@@ -62,29 +59,16 @@ impl UnresponsiveState {
             hold: hold.max(interval / 2),
             settle: interval * rule.good_ticks.saturating_sub(1),
         };
-        self.cord.observe(at, verdict, patience, interval)
+        let change = self.cord.observe(look.at, verdict, patience, interval);
+        change.map(Change::from)
     }
 
-    /// Whether the last tick's calls did not come back.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.stalled
-    }
-
-    pub(super) fn is_raised(&self) -> bool {
-        self.cord.is_raised()
-    }
-
-    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+    fn started_at(&self, at: Timestamp) -> Timestamp {
         self.cord.since().unwrap_or(at)
     }
 
-    pub(super) fn finding(
-        &self,
-        at: Timestamp,
-        gpu: &GpuAt,
-        labels: &Labels,
-        rule: &GpuUnresponsiveRule,
-    ) -> Finding {
+    fn finding(&self, tell: &Telling<'_>, rule: &GpuUnresponsiveRule) -> Finding {
+        let (at, gpu) = (tell.at, tell.gpu);
         let lasts = at.0 - self.started_at(at).0;
         let summary = format!(
             "{} has not answered for {}",
@@ -93,11 +77,22 @@ impl UnresponsiveState {
         );
         let action = "Its firmware (GSP) may hang. Drain the node, reset the GPU, and reboot the node if the reset \
                       does not come back.";
-        let mut found = finding(rule, labels, summary, action)
+        let mut found = finding(rule, tell.labels, summary, action)
             .with(Evidence::new("no answer for", lasting(lasts)).against(rule.hold.to_string()));
         found.culprits.push(gpu.clone());
         found.missing.push("every metric of this GPU".into());
         found
+    }
+}
+
+impl UnresponsiveState {
+    /// Whether the last tick's calls did not come back.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    pub(super) fn is_raised(&self) -> bool {
+        self.cord.is_raised()
     }
 }
 

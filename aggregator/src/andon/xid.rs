@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use self::table::{Class, Row, burst_ms, row};
-use super::finding::finding;
+use super::finding::{finding, gpu_on_node};
 use super::rules::{Span, require, rule};
-use super::{Evidence, Finding, Severity};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding, Severity};
 
 rule! {
     /// The driver logged an error code. `severity` is that of codes that the table does not have.
@@ -128,7 +129,7 @@ impl XidState {
     }
 
     /// The GPU was reset: what was wrong may be gone.
-    pub(super) fn note_reset(&mut self) {
+    fn note_reset(&mut self) {
         self.reset = true;
     }
 
@@ -153,16 +154,16 @@ impl XidState {
         self.last_at
     }
 
-    pub(super) fn severity(&self) -> Severity {
+    pub(super) fn worst(&self) -> Severity {
         self.worst.map_or(Severity::Info, |(severity, _)| severity)
     }
 
-    pub(super) fn started_at(&self, at: Timestamp) -> Timestamp {
+    pub(super) fn since(&self, at: Timestamp) -> Timestamp {
         self.started_at.unwrap_or(at)
     }
 
     /// `wherever`: `GPU 3 on n02`, `job 4711 (GPU 3 on n02)`.
-    pub(super) fn finding(&self, wherever: &str, labels: &Labels, rule: &XidRule) -> Finding {
+    pub(super) fn told_of(&self, wherever: &str, labels: &Labels, rule: &XidRule) -> Finding {
         let code = self.worst.map_or(0, |(_, code)| code);
         let row = row(code);
         let again = match self.seen.iter().map(|seen| seen.count).sum::<u32>() {
@@ -180,6 +181,33 @@ impl XidState {
             };
             found = found.with(Evidence::new(&name, times));
         }
+        found
+    }
+}
+
+/// Of one GPU. Codes reach it with the events, where it is decided what they are about.
+impl Watch for XidState {
+    type Rule = XidRule;
+    const NEEDS_DATA: bool = false;
+
+    fn observe(&mut self, look: &Look<'_>, _: &XidRule) -> Option<Change> {
+        if look.was_reset {
+            self.note_reset();
+        }
+        None
+    }
+
+    fn severity(&self, _: &XidRule) -> Severity {
+        self.worst()
+    }
+
+    fn started_at(&self, at: Timestamp) -> Timestamp {
+        self.since(at)
+    }
+
+    fn finding(&self, tell: &Telling<'_>, rule: &XidRule) -> Finding {
+        let mut found = self.told_of(&gpu_on_node(tell.gpu), tell.labels, rule);
+        found.culprits.push(tell.gpu.clone());
         found
     }
 }

@@ -48,6 +48,25 @@ impl Engine {
         {
             self.note_xid(at, node, known.as_ref(), (code, severity));
         }
+        if let Some(uuid) = &known {
+            self.let_hear(at, node, uuid, code);
+        }
+    }
+
+    /// The other watches of the GPU hear of a code too; what explains them has been said before.
+    fn let_hear(&mut self, at: Timestamp, id: &NodeId, uuid: &GpuUuid, code: u64) {
+        let mut said = Vec::new();
+        let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
+            return;
+        };
+        let Some(place) = node.gpus.iter().position(|gpu| gpu.at.uuid == *uuid) else {
+            return;
+        };
+        let gpu = &mut node.gpus[place];
+        gpu.hear(at, code, self.index.set(gpu.rules), &mut said);
+        for signal in said {
+            self.pass_on(id, place, at, signal);
+        }
     }
 
     fn note_xid(
@@ -103,7 +122,7 @@ impl Engine {
     fn xid_mut(&mut self, about: &About) -> Option<&mut XidState> {
         let fleet = &mut self.memory.fleet;
         match about {
-            About::Gpu(uuid) => Some(&mut fleet.gpu_mut(uuid)?.xid),
+            About::Gpu(uuid) => Some(&mut fleet.gpu_mut(uuid)?.watches.xid),
             About::Job(job) => Some(&mut fleet.jobs.get_mut(job)?.xid),
             About::Node(node) => Some(&mut fleet.nodes.get_mut(node)?.xid),
         }
@@ -145,14 +164,9 @@ impl Engine {
                 let words = format!("job {name} ({})", listed(gpus.iter().map(gpu_on_node)));
                 let mut finding = job
                     .xid
-                    .finding(&words, &entrenar::report::Labels::new(), rule);
+                    .told_of(&words, &entrenar::report::Labels::new(), rule);
                 finding.job = Some(name.clone());
-                let said = (
-                    rule.uid(),
-                    job.xid.severity(),
-                    job.xid.started_at(at),
-                    finding,
-                );
+                let said = (rule.uid(), job.xid.worst(), job.xid.since(at), finding);
                 let job = name.clone();
                 (Scope::Job { job, gpus }, Some(said))
             }
@@ -161,13 +175,8 @@ impl Engine {
                     return;
                 };
                 let words = format!("{id} (the driver did not say which GPU)");
-                let finding = node.xid.finding(&words, &node.labels, rule);
-                let said = (
-                    rule.uid(),
-                    node.xid.severity(),
-                    node.xid.started_at(at),
-                    finding,
-                );
+                let finding = node.xid.told_of(&words, &node.labels, rule);
+                let said = (rule.uid(), node.xid.worst(), node.xid.since(at), finding);
                 let node = id.clone();
                 (Scope::Node { node }, Some(said))
             }

@@ -6,9 +6,10 @@ use entrenar::gpu::{GpuUuid, NodeId, Values};
 use entrenar::unit::Timestamp;
 
 use super::{Engine, NEARBY_MS, cord};
-use crate::andon::gpu::{Signal, Tick};
+use crate::andon::gpu::Tick;
 use crate::andon::lost::Why;
 use crate::andon::unresponsive::node_finding;
+use crate::andon::watch::{Signal, Watch as _};
 use crate::andon::{Change, Kind, Resolution, Scope};
 
 impl Engine {
@@ -42,7 +43,7 @@ impl Engine {
     }
 
     /// Passes on what a GPU's cord says.
-    fn pass_on(&mut self, id: &NodeId, place: usize, at: Timestamp, signal: Signal) {
+    pub(super) fn pass_on(&mut self, id: &NodeId, place: usize, at: Timestamp, signal: Signal) {
         if signal.kind == Kind::GpuUnresponsive && self.is_for_the_node(id, at, signal.change) {
             return;
         }
@@ -74,9 +75,15 @@ impl Engine {
         let Some(node) = self.memory.fleet.nodes.get_mut(id) else {
             return false;
         };
-        let all_stall =
-            node.gpus.len() > 1 && node.gpus.iter().all(|gpu| gpu.unresponsive.is_stalled());
-        let none_is_up = node.gpus.iter().all(|gpu| !gpu.unresponsive.is_raised());
+        let all_stall = node.gpus.len() > 1
+            && node
+                .gpus
+                .iter()
+                .all(|gpu| gpu.watches.gpu_unresponsive.is_stalled());
+        let none_is_up = node
+            .gpus
+            .iter()
+            .all(|gpu| !gpu.watches.gpu_unresponsive.is_raised());
         let rule = &rules.gpu_unresponsive;
         let scope = Scope::Node { node: id.clone() };
         match change {
@@ -85,7 +92,7 @@ impl Engine {
                 let since = node
                     .gpus
                     .iter()
-                    .map(|gpu| gpu.unresponsive.started_at(at))
+                    .map(|gpu| gpu.watches.gpu_unresponsive.started_at(at))
                     .min();
                 let finding = node_finding(id, node.gpus.len(), &node.labels, rule);
                 self.raise(
@@ -116,7 +123,7 @@ impl Engine {
         let Some(gpu) = self.memory.fleet.gpu_mut(uuid) else {
             return;
         };
-        if gpu.lost.lose(since, why).is_none() {
+        if gpu.watches.gpu_lost.lose(since, why).is_none() {
             return;
         }
         let (gpu, at_gpu) = (gpu.clone(), gpu.at.clone());

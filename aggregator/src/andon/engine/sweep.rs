@@ -17,6 +17,7 @@ use crate::andon::monitoring::{Blackout, blackout_finding, is_blackout, outage_f
 use crate::andon::node::{cohort, group_finding, node_finding, rack_of};
 use crate::andon::rules::Rule as _;
 use crate::andon::rules::index::RuleIndex;
+use crate::andon::watch::needs_data;
 use crate::andon::{Change, Kind, Presence, Resolution, Scope};
 
 /// Sweeps closer together than this are one.
@@ -257,7 +258,7 @@ impl Engine {
             Scope::Node { node } => is_node_dark(fleet, node),
             Scope::Gpu { gpu } => {
                 is_node_dark(fleet, &gpu.node)
-                    || (needs_samples(kind) && is_gpu_dark(fleet, gpu, now, index))
+                    || (needs_data(kind) && is_gpu_dark(fleet, gpu, now, index))
             }
             Scope::Job { job, .. } => fleet
                 .jobs
@@ -369,14 +370,6 @@ fn silent_since<'a>(
 fn is_node_dark(fleet: &Fleet, id: &NodeId) -> bool {
     let node = fleet.nodes.get(id);
     node.is_none_or(|node| matches!(node.presence, Presence::Silent | Presence::Gone))
-}
-
-/// Whether a kind is judged by what the GPU itself reports.
-fn needs_samples(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::ThermalThrottling | Kind::MemoryPressure | Kind::PowerLimit
-    )
 }
 
 fn is_gpu_dark(
