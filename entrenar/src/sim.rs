@@ -6,27 +6,42 @@
 
 mod activity;
 mod backend;
+mod board;
+mod catalogue;
+mod cycle;
+mod effect;
 mod fault;
+mod feed;
 mod gpu;
 mod job;
 mod layout;
+mod level;
 mod node;
 mod noise;
+mod normal;
 mod physics;
 mod plan;
 mod record;
 mod scenario;
+mod score;
+mod stage;
 mod strike;
+mod traces;
 
 pub use backend::{Gate, SimBackend};
+pub use catalogue::{Case, Expect, case, catalogue};
 #[cfg(feature = "config")]
 pub use fault::parse_faults;
 pub use fault::{Fault, FaultFileError, FaultKind, Hang, Target};
+pub use feed::{Feed, FeedNode, News, NodeTick, Voice};
 pub use job::{JobSpec, Workload};
 pub use layout::usual_jobs;
 pub use node::{NodeState, SimNode};
+pub use normal::normal_fleet;
 pub use record::Recorder;
 pub use scenario::Scenario;
+pub use stage::{Header, Label, LabelSeverity, Model, Place, Setting, Show, Stage};
+pub use traces::{Columns, TracePlan, plan_traces};
 
 use std::sync::Arc;
 
@@ -169,9 +184,9 @@ impl SimFleet {
             return Err(SimError::Size);
         }
         let plans = plan::plan(config, node::WARM_UP_MS)?;
-        let nodes = (0..)
-            .zip(plans)
-            .map(|(index, plan)| SimNode::new(config, index, plan, 1.0 / speed));
+        let nodes = (0..).zip(plans).map(|(index, plan)| {
+            SimNode::new(config.start, node::WARM_UP_MS, index, plan, 1.0 / speed)
+        });
         Ok(Self {
             start: config.start,
             nodes: nodes.collect(),

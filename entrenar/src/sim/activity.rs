@@ -1,8 +1,6 @@
 //! What a GPU is doing: the levels and rates of each state that its job can put it in. *(pure)*
 
-use super::job::Workload;
-use super::noise::{between, hash};
-use super::physics::Board;
+use super::board::Board;
 use crate::metric::clock_reason;
 
 /// Levels and rates of a GPU from one instant until the next change.
@@ -16,8 +14,6 @@ pub(crate) struct Activity {
     pub(crate) utilization: (i64, i64),
     /// Lowest and highest percentage.
     pub(crate) memory_utilization: (i64, i64),
-    /// Ratios of SMs, tensor pipes and memory bandwidth.
-    pub(crate) active: [f64; 3],
     pub(crate) sm_clock_mhz: i64,
     pub(crate) clock_reasons: i64,
     pub(crate) memory: Memory,
@@ -37,6 +33,8 @@ pub(crate) struct Memory {
 /// What running totals grow by, a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Rates {
+    /// SMs, tensor pipes and memory bandwidth in use: ratios, so that seconds of them add up.
+    pub(crate) active: [f64; 3],
     pub(crate) pcie_tx: f64,
     pub(crate) pcie_rx: f64,
     /// Each way.
@@ -50,7 +48,6 @@ pub(crate) struct Rates {
 }
 
 const MB: f64 = 1e6;
-const GB: f64 = 1e9;
 
 impl Activity {
     /// Nobody has a context: what an unallocated GPU does.
@@ -60,7 +57,6 @@ impl Activity {
             jitter_watts: 0.1,
             utilization: (0, 0),
             memory_utilization: (0, 0),
-            active: [0.0; 3],
             sm_clock_mhz: board.sm_clock_off_mhz,
             clock_reasons: clock_reason::GPU_IDLE,
             memory: Memory {
@@ -69,7 +65,7 @@ impl Activity {
             },
             rates: Rates::default(),
             processes: 0,
-            process_state: 1,
+            process_state: SLEEPING,
         }
     }
 
@@ -78,7 +74,7 @@ impl Activity {
         Self {
             watts: board.idle_watts,
             jitter_watts: 0.15,
-            sm_clock_mhz: board.sm_clock_mhz,
+            sm_clock_mhz: board.sm_clock_idle_mhz,
             clock_reasons: 0,
             memory: Memory {
                 bytes: memory_bytes,
@@ -97,84 +93,82 @@ impl Activity {
 
     /// A busy wait in a collective: utilisation says busy, power says idle, the links are silent.
     pub(crate) fn spin(board: &Board, memory_bytes: f64) -> Self {
+        let idle = Self::idle(board, memory_bytes);
         Self {
             watts: board.spin_watts,
             jitter_watts: 0.6,
-            utilization: (99, 100),
+            utilization: (96, 100),
             memory_utilization: (0, 1),
-            active: [0.1818, 0.0, 0.000_01],
+            sm_clock_mhz: board.sm_clock_mhz,
             rates: Rates {
+                active: [0.1818, 0.0, 0.000_01],
                 pcie_tx: 2e4,
                 pcie_rx: 2e4,
                 cpu: 1.0,
-                ..Rates::default()
+                ..idle.rates
             },
-            process_state: 0,
-            ..Self::idle(board, memory_bytes)
+            process_state: RUNNING,
+            ..idle
+        }
+    }
+
+    /// A process that its host holds: asleep, blocked on input or output, or stopped.
+    pub(crate) fn held(board: &Board, memory_bytes: f64, process_state: i64) -> Self {
+        let idle = Self::idle(board, memory_bytes);
+        Self {
+            process_state,
+            rates: Rates {
+                cpu: 0.0,
+                ..idle.rates
+            },
+            ..idle
+        }
+    }
+
+    /// A host that works while its GPU waits: compiles, opens files, tokenises.
+    pub(crate) fn host_busy(board: &Board, memory_bytes: f64, read: f64) -> Self {
+        let idle = Self::idle(board, memory_bytes);
+        Self {
+            utilization: (0, 3),
+            rates: Rates {
+                cpu: 1.0,
+                read,
+                ..idle.rates
+            },
+            process_state: RUNNING,
+            ..idle
         }
     }
 
     /// A rank that copies its state to the host, to be written out.
-    pub(crate) fn copy_to_host(board: &Board, memory_bytes: f64) -> Self {
+    pub(crate) fn copy_to_host(board: &Board, memory_bytes: f64, rate: f64) -> Self {
         let idle = Self::idle(board, memory_bytes);
         Self {
             watts: board.idle_watts + 3.0,
             utilization: (0, 2),
             memory_utilization: (0, 1),
             rates: Rates {
-                pcie_tx: 9.0 * GB,
+                pcie_tx: rate,
                 cpu: 1.0,
                 ..idle.rates
             },
-            process_state: 0,
+            process_state: RUNNING,
             ..idle
         }
     }
 
-    /// A rank whose host writes the checkpoint out.
-    pub(crate) fn write_out(board: &Board, memory_bytes: f64) -> Self {
+    /// A rank whose host writes the checkpoint out, over the network.
+    pub(crate) fn write_out(board: &Board, memory_bytes: f64, rate: f64) -> Self {
         let idle = Self::idle(board, memory_bytes);
         Self {
             rates: Rates {
                 cpu: 0.6,
-                write: 1.6 * GB,
+                write: rate,
+                network: rate,
                 ..idle.rates
             },
-            process_state: 2,
+            process_state: BLOCKED,
             ..idle
-        }
-    }
-
-    /// Useful work of a rank. `spread`: whether the job has ranks on other nodes.
-    pub(crate) fn work(board: &Board, workload: Workload, rank: &Rank) -> Self {
-        let level = Level::of(workload, rank);
-        let own = between(hash(&[rank.seed, 11]), 0.985, 1.015);
-        // Close to the cap the board is held by it: normal, and no reason to call anyone.
-        let capped = level.watts > 0.9 * board.power_limit_watts;
-        let reasons = if capped {
-            clock_reason::SW_POWER_CAP
-        } else {
-            0
-        };
-        Self {
-            watts: (level.watts * own).min(board.power_limit_watts - 14.0),
-            jitter_watts: level.jitter_watts,
-            utilization: level.utilization,
-            memory_utilization: level.memory_utilization,
-            active: level.active,
-            sm_clock_mhz: if capped {
-                board.sm_clock_mhz - 90
-            } else {
-                board.sm_clock_mhz
-            },
-            clock_reasons: reasons,
-            memory: Memory {
-                bytes: rank.memory_bytes,
-                bytes_per_second: 0.0,
-            },
-            rates: level.rates(rank),
-            processes: 1,
-            process_state: 0,
         }
     }
 
@@ -184,23 +178,24 @@ impl Activity {
         let memory_utilization = (8.0 + 22.0 * load) as i64;
         let idle = Self::idle(board, memory_bytes);
         Self {
-            watts: 150.0 + 240.0 * load,
+            watts: board.watts(150.0 + 240.0 * load),
             jitter_watts: 6.0,
             utilization: (utilization - 4, utilization + 4),
             memory_utilization: (memory_utilization - 2, memory_utilization + 2),
-            active: [0.12 + 0.3 * load, 0.03 + 0.15 * load, 0.1 + 0.3 * load],
+            sm_clock_mhz: board.sm_clock_mhz,
             rates: Rates {
+                active: [0.12 + 0.3 * load, 0.03 + 0.15 * load, 0.1 + 0.3 * load],
                 pcie_tx: 30.0 * MB * load,
                 pcie_rx: 40.0 * MB * load,
                 cpu: 0.9,
                 ..idle.rates
             },
-            process_state: 0,
+            process_state: RUNNING,
             ..idle
         }
     }
 
-    /// The same load under a hardware clock cut.
+    /// The same load under a lower clock.
     pub(crate) fn slowed(self, board: &Board, clock_share: f64, reasons: i64) -> Self {
         let step = 15;
         let clock = (board.sm_clock_mhz as f64 * clock_share) as i64 / step * step;
@@ -208,22 +203,97 @@ impl Activity {
         Self {
             watts: (self.watts - work * (1.0 - clock_share)).max(board.off_watts),
             jitter_watts: self.jitter_watts * clock_share,
-            active: self.active.map(|ratio| ratio * clock_share),
             sm_clock_mhz: self.sm_clock_mhz.min(clock),
             clock_reasons: (self.clock_reasons & !clock_reason::SW_POWER_CAP) | reasons,
             rates: self.rates.slowed(clock_share),
             ..self
         }
     }
+
+    /// The same load under a lower power limit: the clocks go as low as it takes.
+    pub(crate) fn capped(self, board: &Board, limit_watts: f64) -> Self {
+        let most = limit_watts - 0.009 * board.power_limit_watts;
+        if self.watts <= most {
+            return self;
+        }
+        let kept = (most - board.idle_watts) / (self.watts - board.idle_watts);
+        // Power falls with the clock and its voltage: faster than the clock.
+        let share = kept.max(0.05).powf(0.55);
+        let slowed = self.slowed(board, share, clock_reason::SW_POWER_CAP);
+        Self {
+            watts: most,
+            ..slowed
+        }
+    }
+
+    /// A rank that waits busily in a collective for a share of its time, because others are late.
+    pub(crate) fn waiting(self, board: &Board, share: f64) -> Self {
+        let works = 1.0 - share;
+        let spin = Self::spin(board, self.memory.bytes);
+        let mix = |work: f64, wait: f64| work * works + wait * share;
+        let floor = |low: i64| (low as f64 * works) as i64;
+        Self {
+            watts: mix(self.watts, spin.watts),
+            jitter_watts: mix(self.jitter_watts, 6.0).max(4.0),
+            utilization: (self.utilization.0.max(94), 100),
+            memory_utilization: (
+                floor(self.memory_utilization.0),
+                floor(self.memory_utilization.1).max(1),
+            ),
+            clock_reasons: if share < 0.08 { self.clock_reasons } else { 0 },
+            sm_clock_mhz: if share < 0.08 {
+                self.sm_clock_mhz
+            } else {
+                board.sm_clock_mhz
+            },
+            rates: Rates {
+                active: [0, 1, 2].map(|n| mix(self.rates.active[n], spin.rates.active[n])),
+                ..self.rates.slowed(works)
+            },
+            ..self
+        }
+    }
+
+    /// A rank whose host cannot keep up for a share of its time: it works, and then has nothing to do.
+    pub(crate) fn starved(self, board: &Board, share: f64) -> Self {
+        let works = 1.0 - share;
+        let scale = |(low, high): (i64, i64)| {
+            let by = |n: i64| (n as f64 * works) as i64;
+            (by(low), by(high).max(1))
+        };
+        Self {
+            watts: self.watts * works + board.idle_watts * share,
+            jitter_watts: self.jitter_watts.max(8.0),
+            utilization: scale(self.utilization),
+            memory_utilization: scale(self.memory_utilization),
+            clock_reasons: 0,
+            rates: Rates {
+                active: self.rates.active.map(|ratio| ratio * works),
+                ..self.rates.slowed(works)
+            },
+            ..self
+        }
+    }
 }
+
+/// Codes of a process's state, as in the catalogue of metrics.
+pub(crate) const RUNNING: i64 = 0;
+/// Asleep.
+pub(crate) const SLEEPING: i64 = 1;
+/// Blocked on input or output.
+pub(crate) const BLOCKED: i64 = 2;
+/// Stopped by a signal.
+pub(crate) const STOPPED: i64 = 3;
 
 impl Rates {
     fn slowed(self, share: f64) -> Self {
         Self {
+            active: self.active.map(|ratio| ratio * share),
             pcie_tx: self.pcie_tx * share,
             pcie_rx: self.pcie_rx * share,
             nvlink: self.nvlink * share,
             network: self.network * share,
+            read: self.read * share,
             ..self
         }
     }
@@ -250,66 +320,3 @@ impl Rank {
 
 /// Stages of a pipeline-parallel job.
 pub(crate) const PIPELINE_STAGES: u32 = 4;
-
-/// Levels of useful work.
-struct Level {
-    watts: f64,
-    jitter_watts: f64,
-    utilization: (i64, i64),
-    memory_utilization: (i64, i64),
-    active: [f64; 3],
-    nvlink: f64,
-    network: f64,
-}
-
-impl Level {
-    fn of(workload: Workload, rank: &Rank) -> Self {
-        match workload {
-            Workload::SmallSteps => Self {
-                watts: 545.0,
-                jitter_watts: 12.0,
-                utilization: (77, 90),
-                memory_utilization: (38, 46),
-                active: [0.6, 0.26, 0.31],
-                nvlink: 8.9 * GB,
-                network: 1.2 * GB,
-            },
-            // A permanent asymmetry of 15 % between stages is normal.
-            Workload::Pipeline => Self {
-                watts: if rank.stage().is_multiple_of(2) {
-                    417.0
-                } else {
-                    481.0
-                },
-                jitter_watts: 8.0,
-                utilization: (91, 100),
-                memory_utilization: (30, 38),
-                active: [0.55, 0.24, 0.28],
-                nvlink: 59.0 * GB,
-                network: 0.07 * GB,
-            },
-            // Serving and notebooks work in bursts; this level is never asked for.
-            Workload::DataParallel | Workload::Inference | Workload::Notebook => Self {
-                watts: 665.0,
-                jitter_watts: 5.0,
-                utilization: (98, 100),
-                memory_utilization: (42, 48),
-                active: [0.87, 0.48, 0.42],
-                nvlink: 18.0 * GB,
-                network: 4.5 * GB,
-            },
-        }
-    }
-
-    fn rates(&self, rank: &Rank) -> Rates {
-        Rates {
-            pcie_tx: 40.0 * MB,
-            pcie_rx: 90.0 * MB,
-            nvlink: if rank.ranks > 1 { self.nvlink } else { 0.0 },
-            network: if rank.spans_nodes { self.network } else { 0.0 },
-            cpu: 1.1,
-            read: 25.0 * MB,
-            write: 4e3,
-        }
-    }
-}

@@ -1,9 +1,10 @@
 //! One simulated GPU: its load since the last change, and what NVML would say of it now. *(pure)*
 
 use super::activity::{Activity, Rates};
+use super::effect::is_busy;
 use super::job::SimMillis;
 use super::noise::{between, hash, mix};
-use super::physics::{Drive, Feel, Heat};
+use super::physics::{Drive, Extra, Feel, Heat};
 use super::plan::Slot;
 use crate::gpu::Values;
 use crate::metric::{self, NvmlStatus, clock_reason};
@@ -12,6 +13,11 @@ use crate::metric::{self, NvmlStatus, clock_reason};
 const THERMAL_STEP_MS: SimMillis = 1_000;
 /// Share of the clock that is left when the hardware slows a hot GPU down.
 const HOT_CLOCK_SHARE: f64 = 0.55;
+/// Kelvin that are left of a lost cooling while the board rests.
+const REST: Extra = Extra::Kelvin {
+    kelvin: 10.0,
+    lag_s: 30.0,
+};
 /// The hardware lets go this far below the slowdown temperature.
 const RELEASE_KELVIN: f64 = 4.0;
 
@@ -27,6 +33,8 @@ pub(crate) struct SimGpu {
     until: SimMillis,
     throttled: bool,
     totals: Rates,
+    /// What its readings stay at while they are frozen.
+    frozen: Option<Box<Values>>,
 }
 
 impl SimGpu {
@@ -35,7 +43,7 @@ impl SimGpu {
         let (activity, until) = slot.activity(now);
         let uptime_s = between(hash(&[slot.seed, 41]), 3.0, 40.0) * 86_400.0;
         let joules = uptime_s * between(hash(&[slot.seed, 42]), 150.0, 500.0);
-        let drive = drive_of(&activity, false, false);
+        let drive = drive_of(&activity, Extra::None);
         let heat = Heat::settled(slot.board, slot.seed, index, drive, secs(now), joules);
         Self {
             totals: worked_before(&slot, uptime_s),
@@ -46,6 +54,7 @@ impl SimGpu {
             since: now,
             until,
             throttled: false,
+            frozen: None,
         }
     }
 
@@ -64,7 +73,12 @@ impl SimGpu {
     fn change(&mut self, now: SimMillis) {
         let feel = self.heat.feel(secs(now), self.pace);
         self.totals = self.totals_at(&feel);
+        if self.slot.is_reset_at(now) {
+            self.totals = Rates::default();
+            self.heat.forget_energy();
+        }
         let (activity, mut until) = self.slot.activity(now);
+        self.freeze(now);
         let uncooled = self.slot.is_uncooled(now);
         let reasons = clock_reason::HW_SLOWDOWN | clock_reason::HW_THERMAL;
         let slowed = activity.slowed(self.slot.board, HOT_CLOCK_SHARE, reasons);
@@ -73,15 +87,45 @@ impl SimGpu {
             until = until.min(now + THERMAL_STEP_MS);
         }
         self.activity = if self.throttled { slowed } else { activity };
-        let drive = drive_of(&self.activity, uncooled, self.throttled);
+        let (extra, ends) = match (uncooled, self.throttled) {
+            (false, _) => match self.slot.extra_heat(now) {
+                // While it waits, nothing holds the temperature up.
+                (Extra::HoldAt { .. }, ends) if !is_busy(self.slot.board, &self.activity) => {
+                    (REST, ends)
+                }
+                extra => extra,
+            },
+            (true, false) => (Extra::Uncooled, until),
+            (true, true) => (Extra::HeldByHardware, until),
+        };
+        until = until.min(ends);
+        let drive = drive_of(&self.activity, extra);
         self.heat.drive(drive, secs(now), self.pace);
         self.since = now;
         self.until = until;
     }
 
+    /// Keeps what it reads when its readings freeze, and lets go of it when they thaw.
+    fn freeze(&mut self, now: SimMillis) {
+        match (self.slot.is_frozen(now), self.frozen.is_some()) {
+            (true, false) => {
+                let mut values = Values::default();
+                self.fast(now, &mut values);
+                self.slow(now, &mut values);
+                self.frozen = Some(Box::new(values));
+            }
+            (false, true) => self.frozen = None,
+            _ => {}
+        }
+    }
+
     /// Whether the hardware holds the clocks down: from the slowdown temperature on, until even full clocks would not
     /// bring it back there.
     fn is_throttled(&self, celsius: f64, uncooled: bool, slowed_watts: f64) -> bool {
+        // What cuts the clocks for another reason holds the temperature itself.
+        if !uncooled && !self.throttled {
+            return false;
+        }
         let slowdown = self.slot.board.slowdown_celsius;
         let released = slowdown - RELEASE_KELVIN;
         if self.throttled && uncooled {
@@ -97,6 +141,7 @@ impl SimGpu {
         let secs = feel.busy_secs * self.pace;
         let (was, rate) = (&self.totals, &self.activity.rates);
         Rates {
+            active: [0, 1, 2].map(|n| was.active[n] + rate.active[n] * secs),
             pcie_tx: was.pcie_tx + rate.pcie_tx * secs,
             pcie_rx: was.pcie_rx + rate.pcie_rx * secs,
             nvlink: was.nvlink + rate.nvlink * secs,
@@ -116,6 +161,13 @@ impl SimGpu {
         self.totals.network + self.activity.rates.network * feel.busy_secs * self.pace
     }
 
+    /// Seconds that SMs, tensor pipes and memory were busy, so far.
+    pub(crate) fn active_secs(&self, now: SimMillis) -> [f64; 3] {
+        let feel = self.heat.feel(secs(now.max(self.since)), self.pace);
+        let secs = feel.busy_secs * self.pace;
+        [0, 1, 2].map(|n| self.totals.active[n] + self.activity.rates.active[n] * secs)
+    }
+
     /// What changes with every tick, as NVML rounds it. `advance_to(now)` must have been called.
     pub(crate) fn fast(&self, now: SimMillis, values: &mut Values) {
         let now = now.max(self.since);
@@ -129,6 +181,8 @@ impl SimGpu {
             low + (noise >> salt) as i64 % 64 * (high - low + 1) / 64
         };
         let ratio = |r: f64, salt: u32| ppm(r * (0.97 + (noise >> salt & 63) as f64 / 1050.0));
+        // A sensor has noise of its own, which no energy comes from.
+        let sensor = activity.jitter_watts * ((noise >> 46 & 255) as f64 / 170.0 - 0.75);
 
         values.set(metric::TEMPERATURE, feel.celsius as i64);
         values.set(metric::UTILIZATION, pick(activity.utilization, 1));
@@ -138,7 +192,7 @@ impl SimGpu {
         );
         values.set(metric::MEMORY_USED, self.memory_used(now));
         values.set(metric::MEMORY_TOTAL, board.memory_total_bytes);
-        values.set(metric::POWER, (feel.watts * 1e3) as i64);
+        values.set(metric::POWER, ((feel.watts + sensor) * 1e3) as i64);
         values.set(metric::ENERGY, (feel.joules * 1e3) as i64);
         values.set(metric::SM_CLOCK, self.sm_clock(noise));
         values.set(metric::CLOCK_EVENT_REASONS, activity.clock_reasons);
@@ -146,11 +200,22 @@ impl SimGpu {
         values.set(metric::PCIE_RX, whole_kib(totals.pcie_rx));
         values.set(metric::NVLINK_TX, whole_kib(totals.nvlink));
         values.set(metric::NVLINK_RX, whole_kib(totals.nvlink));
-        values.set(metric::SM_ACTIVE, ratio(activity.active[0], 20));
-        values.set(metric::TENSOR_ACTIVE, ratio(activity.active[1], 26));
-        values.set(metric::DRAM_ACTIVE, ratio(activity.active[2], 32));
+        if board.is_hopper_or_later {
+            let active = &activity.rates.active;
+            values.set(metric::SM_ACTIVE, ratio(active[0], 20));
+            values.set(metric::TENSOR_ACTIVE, ratio(active[1], 26));
+            values.set(metric::DRAM_ACTIVE, ratio(active[2], 32));
+        }
         values.set(metric::NVML_STATUS, NvmlStatus::Ok as i64);
         values.set(metric::NVML_LATENCY, 3_000 + (noise >> 40) as i64 % 4_000);
+        if self.slot.has_no_power_reading(now) {
+            values.set(metric::POWER, None);
+        }
+        if let Some(frozen) = &self.frozen {
+            let energy = values.get(metric::ENERGY);
+            values.overlay(frozen);
+            values.set(metric::ENERGY, energy);
+        }
     }
 
     /// What changes slowly.
@@ -160,26 +225,38 @@ impl SimGpu {
         let limit = (board.power_limit_watts * 1e3) as i64;
         let margin = board.max_operating_celsius - feel.celsius;
         values.set(metric::MEMORY_TEMPERATURE, (feel.celsius + 9.0) as i64);
-        values.set(metric::THERMAL_MARGIN, margin.floor() as i64);
+        if board.is_hopper_or_later {
+            values.set(metric::THERMAL_MARGIN, margin.floor() as i64);
+        }
         values.set(metric::POWER_LIMIT, limit);
         values.set(metric::POWER_LIMIT_DEFAULT, limit);
         values.set(metric::MEMORY_CLOCK, board.memory_clock_mhz);
         values.set(metric::PCIE_LINK_WIDTH, 16);
-        values.set(metric::PCIE_LINK_GEN, 5);
+        // Without a context the link idles at the lowest generation, by design.
+        let is_off = self.activity.clock_reasons & clock_reason::GPU_IDLE != 0;
+        values.set(
+            metric::PCIE_LINK_GEN,
+            if is_off { 1 } else { board.pcie_gen },
+        );
         values.set(metric::NVLINK_ACTIVE_LINKS, board.nvlinks);
-        for quiet in [
+        for counter in [
             metric::PCIE_REPLAY,
             metric::NVLINK_CRC_ERRORS,
             metric::NVLINK_RECOVERY,
             metric::ECC_CORRECTED,
-            metric::REMAPPED_ROWS_FAILURE,
+            metric::ECC_UNCORRECTED,
         ] {
-            values.set(quiet, 0);
+            values.set(counter, self.slot.counted(counter, now));
         }
-        values.set(metric::ECC_UNCORRECTED, self.slot.uncorrected(now));
-        let pending = self.slot.has_remap_pending(now);
-        values.set(metric::REMAPPED_ROWS_PENDING, i64::from(pending));
+        values.set(metric::REMAPPED_ROWS_PENDING, 0);
+        values.set(metric::REMAPPED_ROWS_FAILURE, 0);
+        self.slot.mark(now, values);
         self.processes(&feel, values);
+        if let Some(frozen) = &self.frozen {
+            let energy = values.get(metric::ENERGY);
+            values.overlay(frozen);
+            values.set(metric::ENERGY, energy);
+        }
     }
 
     fn processes(&self, feel: &Feel, values: &mut Values) {
@@ -208,12 +285,11 @@ impl SimGpu {
     }
 }
 
-fn drive_of(activity: &Activity, cooling_lost: bool, throttled: bool) -> Drive {
+fn drive_of(activity: &Activity, extra: Extra) -> Drive {
     Drive {
         watts: activity.watts,
         jitter_watts: activity.jitter_watts,
-        cooling_lost,
-        throttled,
+        extra,
     }
 }
 
@@ -221,6 +297,7 @@ fn drive_of(activity: &Activity, cooling_lost: bool, throttled: bool) -> Drive {
 fn worked_before(slot: &Slot, uptime_s: f64) -> Rates {
     let part = |salt: u64, most: f64| between(hash(&[slot.seed, salt]), 0.1, 1.0) * most * uptime_s;
     Rates {
+        active: [0.0; 3],
         pcie_tx: part(43, 3e7),
         pcie_rx: part(44, 6e7),
         nvlink: part(45, 8e9),

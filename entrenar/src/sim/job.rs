@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::activity::{Activity, Rank};
-use super::noise::{between, hash, unit};
-use super::physics::Board;
+use super::board::Board;
+use super::cycle::work_at;
+use super::noise::{between, hash};
 use crate::report::JobKind;
 
 /// What kind of load a job puts on its GPUs.
@@ -20,21 +21,41 @@ pub enum Workload {
     Inference,
     /// A person's notebook: little memory, long pauses, short bursts.
     Notebook,
+    /// Mixture of experts: ranks differ by a quarter by routing, and the hot ones change every few minutes.
+    Experts,
+    /// Fully sharded data parallel, with tensor parallelism inside a node.
+    Sharded,
+    /// Data-parallel training with many micro-steps before each exchange: at the power cap all the time.
+    Accumulated,
+    /// Sharded training with its optimiser on the host: 2.8 s of every 3.5 s without a kernel, for ever.
+    Offload,
+    /// Training that its data loader cannot feed: works for 1–3 s, waits for 2–8 s.
+    LoaderBound,
+    /// Reinforcement learning: trainers and rollout workers take turns within a step of two minutes.
+    Reinforcement,
+    /// Fluid or molecular dynamics: no NVLink, and dumps of results every ten minutes.
+    Simulation,
+    /// A burn-in: full power for as long as it lasts.
+    Benchmark,
+    /// Several processes share each GPU.
+    Shared,
+    /// Serving of long prompts: minutes of full power without a word, then light decoding.
+    Prefill,
 }
 
 impl Workload {
     /// What a scheduler would say of it.
     pub fn kind(self) -> JobKind {
         match self {
-            Self::DataParallel | Self::Pipeline | Self::SmallSteps => JobKind::Train,
-            Self::Inference => JobKind::Inference,
+            Self::Inference | Self::Prefill => JobKind::Inference,
             Self::Notebook => JobKind::Interactive,
+            _ => JobKind::Train,
         }
     }
 
     /// Whether its ranks wait for each other.
     pub fn is_synchronous(self) -> bool {
-        self.kind() == JobKind::Train
+        self.kind() == JobKind::Train && !matches!(self, Self::Benchmark | Self::Shared)
     }
 }
 
@@ -81,27 +102,35 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// What a rank does at an instant, and until when at most.
     pub(crate) fn at(&self, board: &Board, rank: &Rank, now: SimMillis) -> (Activity, SimMillis) {
-        match self.workload {
-            Workload::Inference => self.serving(board, rank, now),
-            Workload::Notebook => self.notebook(board, rank, now),
-            _ => self.training(board, rank, now),
+        if self.workload.is_synchronous() {
+            self.training(board, rank, now)
+        } else {
+            self.work(board, rank, now)
         }
     }
 
+    fn work(&self, board: &Board, rank: &Rank, now: SimMillis) -> (Activity, SimMillis) {
+        let (activity, until) = work_at(self.workload, self.seed, board, rank, now, 1.0);
+        (activity, until.min(now + ASK_AGAIN_MS))
+    }
+
     fn training(&self, board: &Board, rank: &Rank, now: SimMillis) -> (Activity, SimMillis) {
-        let work = Activity::work(board, self.workload, rank);
+        let work = |ends: SimMillis| {
+            let (activity, until) = self.work(board, rank, now);
+            (activity, until.min(ends))
+        };
         let Some(every) = self.checkpoint_every_ms else {
-            return (work, now + ASK_AGAIN_MS);
+            return work(SimMillis::MAX);
         };
         let n = (now - self.anchor_ms).div_euclid(every);
         let period_ends = self.anchor_ms + (n + 1) * every;
         let pause = self.checkpoint(n, every);
         if now < pause.begins {
-            (work, pause.begins)
+            work(pause.begins)
         } else if now < pause.ends {
             pause_of(board, rank, &pause, now)
         } else {
-            (work, period_ends)
+            work(period_ends)
         }
     }
 
@@ -113,57 +142,6 @@ impl Timeline {
         let slack = between(hash(&[h, 1]), 0.0, 0.04 * every as f64) as SimMillis;
         let ends = self.anchor_ms + (n + 1) * every - slack;
         Pause::new(ends - lasts, ends)
-    }
-
-    fn serving(&self, board: &Board, rank: &Rank, now: SimMillis) -> (Activity, SimMillis) {
-        // The day's traffic: quiet in the night, never quite silent.
-        let day = (now as f64 / 86_400_000.0 * std::f64::consts::TAU).sin();
-        let traffic = 0.55 + 0.4 * day;
-        self.bursts(
-            board,
-            rank,
-            now,
-            30_000,
-            0.05 + 0.9 * traffic,
-            (1_000.0, 20_000.0),
-        )
-    }
-
-    fn notebook(&self, board: &Board, rank: &Rank, now: SimMillis) -> (Activity, SimMillis) {
-        self.bursts(board, rank, now, 600_000, 0.6, (5_000.0, 300_000.0))
-    }
-
-    /// At most one burst in each slot of time.
-    fn bursts(
-        &self,
-        board: &Board,
-        rank: &Rank,
-        now: SimMillis,
-        slot_ms: SimMillis,
-        chance: f64,
-        lasts_ms: (f64, f64),
-    ) -> (Activity, SimMillis) {
-        let own = (hash(&[rank.seed, 31]) % slot_ms as u64) as SimMillis;
-        let n = (now + own).div_euclid(slot_ms);
-        let slot_begins = n * slot_ms - own;
-        let slot_ends = slot_begins + slot_ms;
-        let h = hash(&[rank.seed, self.seed, n as u64]);
-        let lasts = between(hash(&[h, 2]), lasts_ms.0, lasts_ms.1) as SimMillis;
-        let begins = slot_begins + (unit(hash(&[h, 3])) * (slot_ms - lasts) as f64) as SimMillis;
-        let ends = begins + lasts;
-        let idle = Activity::idle(board, rank.memory_bytes);
-        if unit(h) >= chance {
-            (idle, slot_ends)
-        } else if now < begins {
-            (idle, begins)
-        } else if now < ends {
-            (
-                Activity::burst(board, rank.memory_bytes, unit(hash(&[h, 4]))),
-                ends,
-            )
-        } else {
-            (idle, slot_ends)
-        }
     }
 }
 
@@ -196,8 +174,14 @@ pub(crate) fn pause_of(
     if rank.number != 0 {
         (Activity::spin(board, rank.memory_bytes), pause.ends)
     } else if now < copied {
-        (Activity::copy_to_host(board, rank.memory_bytes), copied)
+        (
+            Activity::copy_to_host(board, rank.memory_bytes, 9e9),
+            copied,
+        )
     } else {
-        (Activity::write_out(board, rank.memory_bytes), pause.ends)
+        (
+            Activity::write_out(board, rank.memory_bytes, 1.6e9),
+            pause.ends,
+        )
     }
 }

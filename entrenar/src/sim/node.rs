@@ -2,9 +2,9 @@
 
 use super::gpu::SimGpu;
 use super::job::SimMillis;
+use super::node_name;
 use super::noise::hash;
 use super::plan::{Answer, NodePlan};
-use super::{SimConfig, node_name};
 use crate::backend::Depth;
 use crate::gpu::{GpuInfo, GpuUuid, NodeId, Values};
 use crate::metric;
@@ -41,21 +41,31 @@ pub struct SimNode {
 }
 
 impl SimNode {
-    pub(crate) fn new(config: &SimConfig, index: u32, plan: NodePlan, pace: f64) -> Self {
-        let gpu = |(slot, gpu): (&super::plan::Slot, u32)| SimGpu::new(slot.clone(), gpu, 0, pace);
+    /// A node that has run for a while when the simulation starts: for `start_ms` since the simulation's own 0.
+    pub(crate) fn new(
+        start: Timestamp,
+        start_ms: SimMillis,
+        index: u32,
+        mut plan: NodePlan,
+        pace: f64,
+    ) -> Self {
+        let infos = (0..plan.slots.len() as u32)
+            .map(|gpu| info_of(&plan, index, gpu))
+            .collect();
+        let slots = std::mem::take(&mut plan.slots).into_iter().zip(0..);
         let mut node = Self {
             name: node_name(index).into(),
-            labels: labels_of(index),
-            infos: (0..config.gpus_per_node)
-                .map(|gpu| info_of(&plan, index, gpu))
+            labels: plan.labels.clone(),
+            infos,
+            gpus: slots
+                .map(|(slot, gpu)| SimGpu::new(slot, gpu, 0, pace))
                 .collect(),
-            gpus: plan.slots.iter().zip(0..).map(gpu).collect(),
             plan,
-            origin: Timestamp(config.start.0 - WARM_UP_MS),
+            origin: Timestamp(start.0 - start_ms),
             now: 0,
             network_bytes: 0,
         };
-        node.advance_to(config.start);
+        node.advance_to(start);
         node
     }
 
@@ -106,7 +116,24 @@ impl SimNode {
 
     /// Who holds a GPU now.
     pub fn holder(&self, gpu: u32) -> Option<&Holder> {
-        self.gpus.get(gpu as usize)?.slot().holder(self.now)
+        let holder = self.gpus.get(gpu as usize)?.slot().holder(self.now);
+        holder.map(AsRef::as_ref)
+    }
+
+    /// What the simulation knows of a GPU's fate beyond its readings.
+    pub(crate) fn slot(&self, gpu: u32) -> Option<&super::plan::Slot> {
+        Some(self.gpus.get(gpu as usize)?.slot())
+    }
+
+    /// Seconds that the parts of a GPU were busy, so far.
+    pub(crate) fn active_secs(&self, gpu: u32) -> [f64; 3] {
+        let gpu = self.gpus.get(gpu as usize);
+        gpu.map_or([0.0; 3], |gpu| gpu.active_secs(self.now))
+    }
+
+    /// What will happen to the node.
+    pub(crate) fn plan(&self) -> &NodePlan {
+        &self.plan
     }
 
     /// Whether the GPU is on the bus, and whether a call for it comes back: lost GPUs answer with an error, silent
@@ -127,10 +154,7 @@ impl SimNode {
 
     /// Whether a call for any of its GPUs ever blocks.
     pub(crate) fn may_fall_silent(&self) -> bool {
-        self.plan
-            .slots
-            .iter()
-            .any(super::plan::Slot::may_fall_silent)
+        self.gpus.iter().any(|gpu| gpu.slot().may_fall_silent())
     }
 
     /// Whether its agent reports at an instant. Every instant can be asked for.
@@ -171,22 +195,6 @@ impl SimNode {
     fn millis(&self, at: Timestamp) -> SimMillis {
         at.0.saturating_sub(self.origin.0)
     }
-}
-
-/// Four nodes to a rack, two racks to a switch, two power feeds.
-fn labels_of(node: u32) -> Labels {
-    let rack = node / 4;
-    [
-        ("rack", format!("r{:02}", rack + 1)),
-        ("switch", format!("s{:02}", rack / 2 + 1)),
-        (
-            "power_feed",
-            if rack.is_multiple_of(2) { "a" } else { "b" }.to_owned(),
-        ),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
 }
 
 fn info_of(plan: &NodePlan, node: u32, gpu: u32) -> GpuInfo {

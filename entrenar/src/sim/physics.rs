@@ -3,55 +3,9 @@
 //! Between two changes of load everything is a sum of exponentials and sine waves, so that a reading costs the same
 //! whether one second or one day has passed, and energy is exactly the integral of power at any step.
 
+use super::board::Board;
 use super::noise::Wobble;
 
-/// Constants of a GPU model.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Board {
-    /// Product name, as NVML gives it.
-    pub(crate) name: &'static str,
-    /// Device memory in bytes.
-    pub(crate) memory_total_bytes: i64,
-    /// Power limit in watts.
-    pub(crate) power_limit_watts: f64,
-    /// Power without a context, in watts.
-    pub(crate) off_watts: f64,
-    /// Power with a context and nothing running, in watts: clocks stay up.
-    pub(crate) idle_watts: f64,
-    /// Power of a busy wait in a collective, in watts: hardly more than idle.
-    pub(crate) spin_watts: f64,
-    /// Highest SM clock.
-    pub(crate) sm_clock_mhz: i64,
-    /// SM clock without a context.
-    pub(crate) sm_clock_off_mhz: i64,
-    /// Memory clock.
-    pub(crate) memory_clock_mhz: i64,
-    /// Temperature from which the reported margin counts down.
-    pub(crate) max_operating_celsius: f64,
-    /// Temperature at which the hardware cuts the clocks.
-    pub(crate) slowdown_celsius: f64,
-    /// NVLinks.
-    pub(crate) nvlinks: i64,
-}
-
-/// H100 SXM5 80 GB: levels measured on training fleets.
-pub(crate) const H100: Board = Board {
-    name: "NVIDIA H100 80GB HBM3",
-    memory_total_bytes: 85_520_809_984,
-    power_limit_watts: 700.0,
-    off_watts: 70.0,
-    idle_watts: 120.0,
-    spin_watts: 128.5,
-    sm_clock_mhz: 1980,
-    sm_clock_off_mhz: 345,
-    memory_clock_mhz: 2619,
-    max_operating_celsius: 87.0,
-    slowdown_celsius: 89.0,
-    nvlinks: 18,
-};
-
-/// Seconds in which power follows the load: from 690 W to idle within 2 s.
-const POWER_LAG_S: f64 = 0.45;
 /// Seconds in which the die follows its power.
 const DIE_LAG_S: f64 = 1.0;
 /// Seconds in which the heat sink follows.
@@ -64,6 +18,8 @@ const SINK_KELVIN_PER_WATT: f64 = 0.023;
 const UNCOOLED_LAG_S: f64 = 12.0;
 /// Seconds in which it recovers.
 const RECOVERY_LAG_S: f64 = 30.0;
+/// Seconds in which the clocks find the temperature that they hold.
+const HOLD_LAG_S: f64 = 4.0;
 /// Kelvin that a watt adds without cooling.
 const UNCOOLED_KELVIN_PER_WATT: f64 = 0.12;
 /// What slot a board sits in decides how warm its air is: 12–14 K between the first and the last at equal power.
@@ -76,10 +32,32 @@ pub(crate) struct Drive {
     pub(crate) watts: f64,
     /// Standard deviation around it, in watts.
     pub(crate) jitter_watts: f64,
-    /// Whether its cooling is lost.
-    pub(crate) cooling_lost: bool,
-    /// Whether the hardware has cut its clocks, so that it holds the slowdown temperature.
-    pub(crate) throttled: bool,
+    /// Heat that does not come from the load alone.
+    pub(crate) extra: Extra,
+}
+
+/// Kelvin over what the load and a healthy cooler make.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Extra {
+    /// None; what there was goes.
+    #[default]
+    None,
+    /// The cooling is lost: the heat grows with the load.
+    Uncooled,
+    /// The cooling is lost, and the hardware has cut the clocks so far that it holds the slowdown temperature.
+    HeldByHardware,
+    /// So many kelvin in the end: warm air, a tired cooler.
+    Kelvin {
+        /// How many.
+        kelvin: f64,
+        /// Seconds in which they come.
+        lag_s: f64,
+    },
+    /// Clocks are cut so that the board stays at this temperature.
+    HoldAt {
+        /// Which.
+        celsius: f64,
+    },
 }
 
 /// Power, heat and energy of a board since its load last changed.
@@ -95,11 +73,13 @@ pub(crate) struct Heat {
     since: f64,
     /// Integral of the wobble then.
     wobble_integral: f64,
-    /// Power without jitter, die and sink lags in watts, heat of lost cooling in kelvin, energy in joules: all then.
+    /// Power without jitter, die and sink lags in watts, extra heat in kelvin, energy in joules: all then.
     power: f64,
     die: f64,
     sink: f64,
-    uncooled: f64,
+    extra: f64,
+    /// Core temperature then.
+    celsius: f64,
     energy: f64,
 }
 
@@ -128,10 +108,10 @@ impl Heat {
     ) -> Self {
         let wobble = Wobble::new(seed);
         let lag = super::noise::between(super::noise::hash(&[seed, 7]), 0.98, 1.02);
-        Self {
+        let mut heat = Self {
             board,
             wobble,
-            warmth: SLOT_WARMTH[slot as usize % SLOT_WARMTH.len()] * lag,
+            warmth: SLOT_WARMTH[slot as usize % SLOT_WARMTH.len()] * lag * board.warmth,
             inlet_celsius: super::noise::between(super::noise::hash(&[seed, 8]), 24.0, 27.0),
             drive,
             since: now,
@@ -139,9 +119,12 @@ impl Heat {
             power: drive.watts,
             die: drive.watts,
             sink: drive.watts,
-            uncooled: 0.0,
+            extra: 0.0,
+            celsius: 0.0,
             energy: joules,
-        }
+        };
+        heat.celsius = heat.celsius(drive.watts, drive.watts);
+        heat
     }
 
     /// Changes the load from an instant on. `pace`: counted seconds a simulated second.
@@ -149,16 +132,22 @@ impl Heat {
         let (wobble, integral) = self.wobble.at(now);
         let feel = self.feel(now, pace);
         let dt = now - self.since;
-        let (power, die, sink, uncooled) = self.lags(dt);
+        let (power, die, sink) = self.lags(dt);
         // The reading goes on from where it was; only what it settles at changes.
         self.power = power + (self.drive.jitter_watts - drive.jitter_watts) * wobble;
         self.die = die;
         self.sink = sink;
-        self.uncooled = uncooled;
+        self.extra = feel.celsius - self.celsius(die, sink);
+        self.celsius = feel.celsius;
         self.energy = feel.joules;
         self.drive = drive;
         self.since = now;
         self.wobble_integral = integral;
+    }
+
+    /// Energy counts from 0 again: the driver was loaded anew.
+    pub(crate) fn forget_energy(&mut self) {
+        self.energy = 0.0;
     }
 
     /// What the board feels; `now` must not lie before the last change.
@@ -166,13 +155,15 @@ impl Heat {
         let dt = now - self.since;
         let (wobble, integral) = self.wobble.at(now);
         let wobbled = integral - self.wobble_integral;
-        let (power, die, sink, uncooled) = self.lags(dt);
+        let (power, die, sink) = self.lags(dt);
         let smooth = self.drive.watts * dt
-            + (self.power - self.drive.watts) * POWER_LAG_S * (1.0 - (-dt / POWER_LAG_S).exp());
+            + (self.power - self.drive.watts)
+                * self.board.power_lag_s
+                * (1.0 - (-dt / self.board.power_lag_s).exp());
         Feel {
             watts: power + self.drive.jitter_watts * wobble,
             joules: self.energy + (smooth + self.drive.jitter_watts * wobbled) * pace,
-            celsius: self.celsius(die, sink) + uncooled,
+            celsius: self.core_celsius(die, sink, dt),
             busy_secs: dt + COUNTER_WOBBLE * wobbled,
         }
     }
@@ -186,48 +177,66 @@ impl Heat {
         self.inlet_celsius + self.warmth * (DIE_KELVIN_PER_WATT * die + SINK_KELVIN_PER_WATT * sink)
     }
 
-    /// Power, die, sink and lost cooling, `dt` seconds after the drive began.
-    fn lags(&self, dt: f64) -> (f64, f64, f64, f64) {
+    /// Core temperature, `dt` seconds after the drive began.
+    fn core_celsius(&self, die: f64, sink: f64, dt: f64) -> f64 {
+        match self.drive.extra {
+            Extra::HoldAt { celsius } => {
+                celsius + (self.celsius - celsius) * (-dt / HOLD_LAG_S).exp()
+            }
+            // What cools down, or is only warm, does not pass the slowdown temperature on its own.
+            Extra::None | Extra::Kelvin { .. } => {
+                let free = self.celsius(die, sink) + self.extra_after(dt);
+                free.min((self.board.slowdown_celsius - 0.5).max(self.celsius))
+            }
+            _ => self.celsius(die, sink) + self.extra_after(dt),
+        }
+    }
+
+    /// Power, die and sink, `dt` seconds after the drive began.
+    fn lags(&self, dt: f64) -> (f64, f64, f64) {
         let goal = self.drive.watts;
         let step = self.power - goal;
-        let decay = (-dt / POWER_LAG_S).exp();
+        let power_lag = self.board.power_lag_s;
+        let decay = (-dt / power_lag).exp();
         // A first-order lag behind an exponential: the forced part decays with the power, the rest with the lag.
         let lagged = |was: f64, lag: f64| {
-            let forced = step / (1.0 - lag / POWER_LAG_S);
+            let forced = step / (1.0 - lag / power_lag);
             goal + forced * decay + (was - goal - forced) * (-dt / lag).exp()
         };
         (
             goal + step * decay,
             lagged(self.die, DIE_LAG_S),
             lagged(self.sink, SINK_LAG_S),
-            self.uncooled_after(dt),
         )
     }
 
-    fn uncooled_after(&self, dt: f64) -> f64 {
-        let (goal, lag) = self.uncooled_goal();
-        if goal == 0.0 && self.uncooled == 0.0 {
+    fn extra_after(&self, dt: f64) -> f64 {
+        let (goal, lag) = self.extra_goal();
+        if goal == 0.0 && self.extra == 0.0 {
             return 0.0;
         }
-        goal + (self.uncooled - goal) * (-dt / lag).exp()
+        goal + (self.extra - goal) * (-dt / lag).exp()
     }
 
-    /// Kelvin that lost cooling adds in the end, and the seconds in which it does.
-    fn uncooled_goal(&self) -> (f64, f64) {
-        let Drive {
-            watts,
-            cooling_lost,
-            throttled,
-            ..
-        } = self.drive;
-        match (cooling_lost, throttled) {
-            (false, _) => (0.0, RECOVERY_LAG_S),
-            (true, false) => (UNCOOLED_KELVIN_PER_WATT * watts, UNCOOLED_LAG_S),
+    /// Kelvin that come on top in the end, and the seconds in which they do.
+    fn extra_goal(&self) -> (f64, f64) {
+        let watts = self.drive.watts;
+        let uncooled = UNCOOLED_KELVIN_PER_WATT * watts;
+        match self.drive.extra {
+            Extra::None => (0.0, RECOVERY_LAG_S),
+            Extra::Uncooled => (uncooled, UNCOOLED_LAG_S),
             // The hardware's own loop: clocks go as low as it takes to stay at the slowdown temperature.
-            (true, true) => {
+            Extra::HeldByHardware => {
                 let held = self.board.slowdown_celsius + 0.6 - self.celsius(watts, watts);
-                (held.min(UNCOOLED_KELVIN_PER_WATT * watts), UNCOOLED_LAG_S)
+                (held.min(uncooled), UNCOOLED_LAG_S)
             }
+            // From the slowdown temperature on, the hardware would not let it get warmer.
+            Extra::Kelvin { kelvin, lag_s } => {
+                let most = self.board.slowdown_celsius - 0.5 - self.celsius(watts, watts);
+                (kelvin.min(most.max(0.0)), lag_s)
+            }
+            // The temperature as a whole is held: see `core_celsius`.
+            Extra::HoldAt { .. } => (0.0, HOLD_LAG_S),
         }
     }
 }
@@ -238,13 +247,13 @@ const COUNTER_WOBBLE: f64 = 0.1;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::board::H100;
 
     fn drive(watts: f64) -> Drive {
         Drive {
             watts,
             jitter_watts: 9.0,
-            cooling_lost: false,
-            throttled: false,
+            extra: Extra::None,
         }
     }
 
@@ -285,7 +294,7 @@ mod tests {
     fn a_board_without_cooling_passes_the_slowdown_temperature_within_half_a_minute() {
         let mut heat = Heat::settled(&H100, 3, 0, drive(660.0), 0.0, 0.0);
         let lost = Drive {
-            cooling_lost: true,
+            extra: Extra::Uncooled,
             ..drive(660.0)
         };
         heat.drive(lost, 0.0, 1.0);
@@ -293,7 +302,7 @@ mod tests {
         assert!(heat.feel(30.0, 1.0).celsius > H100.slowdown_celsius);
         heat.drive(
             Drive {
-                throttled: true,
+                extra: Extra::HeldByHardware,
                 watts: 360.0,
                 ..lost
             },

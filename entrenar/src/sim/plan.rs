@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use super::activity::{Activity, Memory, Rank};
+use super::board::{Board, H100};
+use super::effect::{self, Effect, What};
 use super::job::{JobSpec, Pause, SimMillis, Timeline, Workload, pause_of};
 use super::noise::{between, hash};
-use super::physics::Board;
+use super::physics::Extra;
+use super::score::{Beat, Score};
 use super::strike::strike;
 use super::{SimConfig, SimError, node_name};
-use crate::metric::clock_reason;
-use crate::report::Holder;
+use crate::gpu::Values;
+use crate::metric::{self, MetricId};
+use crate::report::{Holder, Labels};
+use crate::trace::TraceEvent;
 
 /// When it never ends.
 pub(crate) const FOREVER: SimMillis = SimMillis::MAX;
 /// Checkpoints are not written more often than this.
 const SHORTEST_CHECKPOINT_PERIOD_MS: SimMillis = 60_000;
-/// Process ids of the simulation lie above what Linux gives out, so that none is a real process's.
 const FIRST_PID: u32 = 5_000_000;
 
 /// What one GPU will live through.
@@ -23,38 +27,48 @@ const FIRST_PID: u32 = 5_000_000;
 pub(crate) struct Slot {
     pub(crate) seed: u64,
     pub(crate) board: &'static Board,
-    pub(crate) work: Option<Work>,
+    /// The jobs that hold it, one after the other.
+    pub(crate) works: Vec<Work>,
     pub(crate) effects: Vec<Effect>,
 }
 
+/// A rank of a job on a GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
-    pub(crate) timeline: Arc<Timeline>,
-    pub(crate) rank: Rank,
-    pub(crate) holder: Holder,
-}
-
-/// What a fault does to one GPU, and when.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Effect {
+    /// From when on the GPU is its job's.
     pub(crate) from: SimMillis,
+    /// Until when.
     pub(crate) to: SimMillis,
-    pub(crate) what: What,
+    pub(crate) play: Play,
+    pub(crate) rank: Rank,
+    /// What a scheduler says of it; `None` where none is.
+    pub(crate) holder: Option<Arc<Holder>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum What {
-    CoolingLost,
-    Memory { rise_ms: SimMillis },
-    Spin,
-    Stuck,
-    Pause,
-    Brake,
-    Lost,
-    Silent,
-    Gone,
-    RemapPending,
-    Uncorrected,
+/// Where it stands what a job does.
+#[derive(Clone, Debug)]
+pub(crate) enum Play {
+    /// It goes on for ever.
+    Endless(Arc<Timeline>),
+    /// It is written down.
+    Scored(Arc<Score>),
+}
+
+impl Play {
+    fn at(&self, board: &Board, rank: &Rank, now: SimMillis) -> (Activity, SimMillis) {
+        match self {
+            Self::Endless(timeline) => timeline.at(board, rank, now),
+            Self::Scored(score) => score.at(board, rank, now),
+        }
+    }
+
+    /// Whether its ranks wait for each other.
+    pub(crate) fn is_synchronous(&self) -> bool {
+        match self {
+            Self::Endless(timeline) => timeline.workload.is_synchronous(),
+            Self::Scored(score) => score.workload.is_synchronous(),
+        }
+    }
 }
 
 /// Whether a GPU answers.
@@ -80,14 +94,34 @@ pub(crate) struct Outage {
     pub(crate) from: SimMillis,
     pub(crate) to: SimMillis,
     pub(crate) planned: bool,
+    /// Whether it is another process that speaks afterwards; otherwise only the way to it was cut.
+    pub(crate) restarts: bool,
+}
+
+/// Time in which what a node's agent says does not arrive; it arrives when it is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delay {
+    pub(crate) from: SimMillis,
+    pub(crate) to: SimMillis,
+}
+
+/// What people say of a node, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Note {
+    pub(crate) at: SimMillis,
+    pub(crate) event: TraceEvent,
 }
 
 /// What one node will live through.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodePlan {
+    /// Where it hangs.
+    pub(crate) labels: Labels,
     pub(crate) slots: Vec<Slot>,
     pub(crate) xids: Vec<DueXid>,
     pub(crate) outages: Vec<Outage>,
+    pub(crate) delays: Vec<Delay>,
+    pub(crate) notes: Vec<Note>,
 }
 
 /// Works out every node's plan. `start`: when the simulation starts, on its own clock.
@@ -108,12 +142,13 @@ pub(crate) fn plan(config: &SimConfig, start: SimMillis) -> Result<Vec<NodePlan>
 fn empty_nodes(config: &SimConfig) -> Vec<NodePlan> {
     let slot = |node, gpu| Slot {
         seed: hash(&[config.seed, 1, u64::from(node), u64::from(gpu)]),
-        board: &super::physics::H100,
-        work: None,
+        board: &H100,
+        works: Vec::new(),
         effects: Vec::new(),
     };
     (0..config.nodes)
         .map(|node| NodePlan {
+            labels: labels_of(node),
             slots: (0..config.gpus_per_node)
                 .map(|gpu| slot(node, gpu))
                 .collect(),
@@ -143,7 +178,7 @@ fn place(
                 node: node_name(node),
                 gpu,
             })?;
-        if slot.work.is_some() {
+        if !slot.works.is_empty() {
             return Err(SimError::GpuTakenTwice {
                 job: job.job.clone(),
                 node: node_name(node),
@@ -157,10 +192,12 @@ fn place(
             spans_nodes: job.spans_nodes(),
             memory_bytes: memory_of(job.workload, slot, seed),
         };
-        slot.work = Some(Work {
-            timeline: Arc::clone(&timeline),
+        slot.works.push(Work {
+            from: SimMillis::MIN,
+            to: FOREVER,
+            play: Play::Endless(Arc::clone(&timeline)),
             rank,
-            holder: holder_of(job, &rank, FIRST_PID + node * 1000 + gpu * 10),
+            holder: Some(Arc::new(holder_of(job, &rank, pid_of(node, gpu)))),
         });
     }
     Ok(())
@@ -183,17 +220,27 @@ fn timeline_of(job: &JobSpec, seed: u64, start: SimMillis) -> Timeline {
 }
 
 /// What a rank of the job holds, in whole 2 MiB pages.
-fn memory_of(workload: Workload, slot: &Slot, job_seed: u64) -> f64 {
+pub(crate) fn memory_of(workload: Workload, slot: &Slot, job_seed: u64) -> f64 {
     const PAGE: f64 = 2.0 * 1024.0 * 1024.0;
     let total = slot.board.memory_total_bytes as f64;
     let own = hash(&[slot.seed, 6]);
     let share = match workload {
         Workload::Inference => 0.9,
+        Workload::Prefill => between(hash(&[job_seed, 6]), 0.8, 0.95),
         Workload::Notebook => between(own, 0.01, 0.22),
+        Workload::Shared => between(own, 0.15, 0.5),
+        Workload::SmallSteps | Workload::LoaderBound | Workload::Simulation => {
+            between(hash(&[job_seed, 6]), 0.14, 0.45) + between(own, 0.0, 0.004)
+        }
         // The job decides, and ranks differ a little.
         _ => between(hash(&[job_seed, 6]), 0.68, 0.80) + between(own, 0.0, 0.004),
     };
     (total * share / PAGE).floor() * PAGE
+}
+
+/// Process ids of the simulation lie above what Linux gives out, so that none is a real process's.
+pub(crate) fn pid_of(node: u32, gpu: u32) -> u32 {
+    FIRST_PID + node * 1000 + gpu * 10
 }
 
 fn holder_of(job: &JobSpec, rank: &Rank, pid: u32) -> Holder {
@@ -218,6 +265,21 @@ impl NodePlan {
 }
 
 impl Slot {
+    /// The job that holds it at an instant.
+    pub(crate) fn work(&self, now: SimMillis) -> Option<&Work> {
+        let next = self.works.partition_point(|work| work.from <= now);
+        let work = &self.works[next.checked_sub(1)?];
+        (now < work.to).then_some(work)
+    }
+
+    /// When that may change.
+    fn work_changes(&self, now: SimMillis) -> SimMillis {
+        let next = self.works.partition_point(|work| work.from <= now);
+        let begins = self.works.get(next).map_or(FOREVER, |work| work.from);
+        let ends = self.work(now).map_or(FOREVER, |work| work.to);
+        begins.min(ends)
+    }
+
     /// What the GPU does, and until when at most.
     pub(crate) fn activity(&self, now: SimMillis) -> (Activity, SimMillis) {
         let (mut activity, mut until) = self.undisturbed(now);
@@ -225,55 +287,52 @@ impl Slot {
             if now < effect.from {
                 until = until.min(effect.from);
             } else if now < effect.to {
-                until = until.min(effect.to);
-                (activity, until) = self.disturbed(effect, activity, until, now);
+                let ends;
+                (activity, ends) = self.disturbed(effect, activity, now);
+                until = until.min(ends);
             }
         }
         (activity, until)
     }
 
     fn undisturbed(&self, now: SimMillis) -> (Activity, SimMillis) {
-        match &self.work {
-            Some(work) => work.timeline.at(self.board, &work.rank, now),
-            None => (Activity::off(self.board), FOREVER),
+        let changes = self.work_changes(now);
+        match self.work(now) {
+            Some(work) => {
+                let (activity, until) = work.play.at(self.board, &work.rank, now);
+                (activity, until.min(changes))
+            }
+            None => (Activity::off(self.board), changes),
         }
     }
 
-    fn disturbed(
-        &self,
-        effect: &Effect,
-        was: Activity,
-        until: SimMillis,
-        now: SimMillis,
-    ) -> (Activity, SimMillis) {
+    fn disturbed(&self, effect: &Effect, was: Activity, now: SimMillis) -> (Activity, SimMillis) {
         let board = self.board;
-        match (effect.what, &self.work) {
-            (What::Gone | What::Lost, _) => (Activity::off(board), until),
-            (What::Spin, Some(work)) => (Activity::spin(board, work.rank.memory_bytes), until),
-            (What::Stuck, Some(work)) => (Activity::idle(board, work.rank.memory_bytes), until),
+        match (effect.what, self.work(now)) {
+            (What::Gone, _) => (Activity::off(board), effect.to),
+            (What::Spin, Some(work)) => (Activity::spin(board, work.rank.memory_bytes), effect.to),
+            (What::Stuck, Some(work)) => (Activity::idle(board, work.rank.memory_bytes), effect.to),
             (What::Pause, Some(work)) => {
                 let pause = Pause::new(effect.from, effect.to);
                 let (activity, ends) = pause_of(board, &work.rank, &pause, now);
-                (activity, until.min(ends))
+                (activity, effect.to.min(ends))
             }
             (What::Memory { rise_ms }, Some(work)) => {
                 let (memory, ends) =
                     filling(board, work.rank.memory_bytes, effect.from, rise_ms, now);
-                (Activity { memory, ..was }, until.min(ends))
+                (Activity { memory, ..was }, effect.to.min(ends))
             }
-            (What::Brake, _) => {
-                let reasons = clock_reason::HW_SLOWDOWN | clock_reason::HW_POWER_BRAKE;
-                (was.slowed(board, 0.5, reasons), until)
-            }
-            _ => (was, until),
+            _ => effect::disturb(effect, board, was, now),
         }
     }
 
-    /// Whether a fault of this kind acts now.
+    /// Whether an effect of this kind acts now.
     fn suffers(&self, what: What, now: SimMillis) -> Option<&Effect> {
-        self.effects
-            .iter()
-            .find(|e| e.what == what && e.from <= now && now < e.to)
+        self.effects.iter().find(|e| e.what == what && e.acts(now))
+    }
+
+    fn acting(&self, now: SimMillis) -> impl Iterator<Item = &Effect> {
+        self.effects.iter().filter(move |e| e.acts(now))
     }
 
     /// Whether its cooling is lost.
@@ -281,15 +340,59 @@ impl Slot {
         self.suffers(What::CoolingLost, now).is_some()
     }
 
-    /// Whether a row remap waits for a reset.
-    pub(crate) fn has_remap_pending(&self, now: SimMillis) -> bool {
-        self.suffers(What::RemapPending, now).is_some()
+    /// Heat that comes on top of the load's, and until when at most.
+    pub(crate) fn extra_heat(&self, now: SimMillis) -> (Extra, SimMillis) {
+        let heats = self.acting(now).filter_map(|e| effect::heat(e, now));
+        heats.last().unwrap_or((Extra::None, FOREVER))
     }
 
-    /// Memory errors that could not be corrected.
-    pub(crate) fn uncorrected(&self, now: SimMillis) -> i64 {
-        let struck = |e: &&Effect| e.what == What::Uncorrected && e.from <= now;
-        self.effects.iter().filter(struck).count() as i64
+    /// Whether its readings stay what they were.
+    pub(crate) fn is_frozen(&self, now: SimMillis) -> bool {
+        self.suffers(What::Frozen, now).is_some()
+    }
+
+    /// Whether it is no longer enumerated.
+    pub(crate) fn is_missing(&self, now: SimMillis) -> bool {
+        self.suffers(What::Missing, now).is_some()
+    }
+
+    /// Whether its running totals start from 0 at this instant.
+    pub(crate) fn is_reset_at(&self, now: SimMillis) -> bool {
+        let mut resets = self.effects.iter().filter(|e| e.what == What::Reset);
+        resets.any(|e| e.from == now)
+    }
+
+    /// Errors that a counter shows.
+    pub(crate) fn counted(&self, counter: MetricId, now: SimMillis) -> i64 {
+        effect::counted(&self.effects, counter, now)
+    }
+
+    /// Readings that effects change: flags, links, limits.
+    pub(crate) fn mark(&self, now: SimMillis, values: &mut Values) {
+        for effect in self.acting(now) {
+            match effect.what {
+                What::RemapPending => values.set(metric::REMAPPED_ROWS_PENDING, 1),
+                What::RemapFailed => values.set(metric::REMAPPED_ROWS_FAILURE, 1),
+                What::Capped { watts } => {
+                    values.set(metric::POWER_LIMIT, (watts * 1e3) as i64);
+                }
+                What::PcieLink { width, generation } => {
+                    values.set(metric::PCIE_LINK_WIDTH, width);
+                    let was = values.get(metric::PCIE_LINK_GEN);
+                    let now = was.map_or(generation, |was| was.min(generation));
+                    values.set(metric::PCIE_LINK_GEN, now);
+                }
+                What::NvlinksDown { links } => {
+                    values.set(metric::NVLINK_ACTIVE_LINKS, self.board.nvlinks - links);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether power cannot be read.
+    pub(crate) fn has_no_power_reading(&self, now: SimMillis) -> bool {
+        self.suffers(What::NoPower, now).is_some()
     }
 
     /// Whether the GPU answers.
@@ -309,12 +412,39 @@ impl Slot {
     }
 
     /// Who holds it.
-    pub(crate) fn holder(&self, now: SimMillis) -> Option<&Holder> {
-        let work = self.work.as_ref()?;
-        self.suffers(What::Gone, now)
-            .is_none()
-            .then_some(&work.holder)
+    pub(crate) fn holder(&self, now: SimMillis) -> Option<&Arc<Holder>> {
+        let work = self.work(now)?;
+        let is_gone = self.suffers(What::Gone, now).is_some();
+        let is_there = match &work.play {
+            Play::Endless(_) => true,
+            Play::Scored(score) => score.holds(now),
+        };
+        (is_there && !is_gone).then_some(work.holder.as_ref()?)
     }
+
+    /// Whether the scheduler has stopped the job that holds it.
+    pub(crate) fn is_suspended(&self, now: SimMillis) -> bool {
+        match self.work(now).map(|work| &work.play) {
+            Some(Play::Scored(score)) => score.bar(now).beat == Beat::Suspended,
+            _ => false,
+        }
+    }
+}
+
+/// Four nodes to a rack, two racks to a switch, two power feeds.
+pub(crate) fn labels_of(node: u32) -> Labels {
+    let rack = node / 4;
+    [
+        ("rack", format!("r{:02}", rack + 1)),
+        ("switch", format!("s{:02}", rack / 2 + 1)),
+        (
+            "power_feed",
+            if rack.is_multiple_of(2) { "a" } else { "b" }.to_owned(),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
 }
 
 /// Memory of a GPU that fills up: to 97.5 % within the rise, then on by a quarter of a percent a minute, to 99.7 %.

@@ -1,8 +1,9 @@
 //! A fault worked out for each GPU that it touches: who is struck, and who then waits for whom. *(pure)*
 
+use super::effect::{Effect, What};
 use super::fault::{Fault, FaultKind, Hang, Target};
 use super::job::SimMillis;
-use super::plan::{DueXid, Effect, FOREVER, NodePlan, Outage, What};
+use super::plan::{DueXid, FOREVER, NodePlan, Outage, Work};
 use super::{SimConfig, SimError, node_name};
 
 /// Ranks notice a missing peer within a step.
@@ -97,31 +98,35 @@ impl Scene<'_> {
 
     /// Every GPU of the job that holds this one, without itself.
     fn peers(&self, place: Place) -> Vec<Place> {
-        let slot = |(node, gpu): Place| &self.nodes[node].slots[gpu];
-        let Some(work) = &slot(place).work else {
+        let job = |place: Place| {
+            let holder = self.work(place)?.holder.as_ref()?;
+            Some(holder.job.as_str())
+        };
+        let Some(own) = job(place) else {
             return Vec::new();
         };
         let places =
             (0..self.nodes.len()).flat_map(|n| (0..self.nodes[n].slots.len()).map(move |g| (n, g)));
         places
             .filter(|p| *p != place)
-            .filter(|p| {
-                let other = slot(*p).work.as_ref();
-                other.is_some_and(|other| other.holder.job == work.holder.job)
-            })
+            .filter(|p| job(*p) == Some(own))
             .collect()
     }
 
-    fn is_synchronous(&self, (node, gpu): Place) -> bool {
-        let work = self.nodes[node].slots[gpu].work.as_ref();
-        work.is_some_and(|work| work.timeline.workload.is_synchronous())
+    fn work(&self, (node, gpu): Place) -> Option<&Work> {
+        self.nodes[node].slots[gpu].works.first()
+    }
+
+    fn is_synchronous(&self, place: Place) -> bool {
+        self.work(place)
+            .is_some_and(|work| work.play.is_synchronous())
     }
 
     fn strike_gpu(&mut self, at: Place) -> Result<(), SimError> {
         match self.fault.kind {
             FaultKind::HotGpu => self.add(at, self.from, What::CoolingLost),
             FaultKind::FullMemory { rise, job_dies } => {
-                if self.nodes[at.0].slots[at.1].work.is_none() {
+                if self.work(at).is_none() {
                     return Err(SimError::NobodyHolds {
                         target: self.fault.target.to_string(),
                     });
@@ -190,6 +195,7 @@ impl Scene<'_> {
             from: self.from,
             to: self.to,
             planned,
+            restarts: true,
         });
         Ok(())
     }

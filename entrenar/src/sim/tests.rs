@@ -165,7 +165,7 @@ fn a_job_that_hangs_in_a_collective_is_busy_at_idle_power() {
     let first = read(&fleet, "n05", 3);
     after(&mut fleet, 300);
     let hung = read(&fleet, "n05", 3);
-    assert!(get(&hung, metric::UTILIZATION) >= 99);
+    assert!(get(&hung, metric::UTILIZATION) >= 95);
     assert!(get(&hung, metric::MEMORY_UTILIZATION) <= 1);
     assert!(
         (125_000..=132_000).contains(&get(&hung, metric::POWER)),
@@ -214,7 +214,7 @@ fn a_lost_gpu_leaves_the_ranks_of_its_job_waiting() {
     assert_eq!(events[0].what, GpuEventKind::Xid(79));
     assert_eq!(events[0].at, start + Duration::from_mins(1));
     let peer = read(&fleet, "n01", 0);
-    assert!(get(&peer, metric::POWER) < 132_000 && get(&peer, metric::UTILIZATION) >= 99);
+    assert!(get(&peer, metric::POWER) < 132_000 && get(&peer, metric::UTILIZATION) >= 95);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn during_a_checkpoint_one_rank_writes_and_the_others_wait() {
     after(&mut fleet, 70);
     let (writer, waiter) = (read(&fleet, "n01", 0), read(&fleet, "n01", 1));
     assert!(get(&writer, metric::UTILIZATION) <= 2);
-    assert!(get(&waiter, metric::UTILIZATION) >= 99);
+    assert!(get(&waiter, metric::UTILIZATION) >= 95);
     after(&mut fleet, 72);
     let written =
         get(&read(&fleet, "n01", 0), metric::PROCESS_WRITE) - get(&writer, metric::PROCESS_WRITE);
