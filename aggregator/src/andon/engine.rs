@@ -190,6 +190,36 @@ impl Engine {
         self.resolve_gpu(now, &change.gpu);
     }
 
+    /// People begin or end work on a node: meanwhile what is found there is a record and calls nobody. What is still
+    /// up when they are done gets its weight back.
+    pub fn maintenance(&mut self, now: Timestamp, id: &NodeId, on: bool) {
+        self.start(now);
+        let Memory {
+            fleet, register, ..
+        } = &mut self.memory;
+        let Some(node) = fleet
+            .nodes
+            .get_mut(id)
+            .filter(|node| node.maintenance != on)
+        else {
+            return;
+        };
+        node.maintenance = on;
+        if on {
+            return self.bring_back(now, id);
+        }
+        node.released_at = Some(now);
+        register.unmute(now, |scope| !fleet.is_in_maintenance(scope));
+    }
+
+    /// The scheduler stops the job of a GPU, or lets it go on: what is stopped on purpose does not hang.
+    pub fn suspended(&mut self, now: Timestamp, gpu: &GpuUuid, on: bool) {
+        self.start(now);
+        if let Some(gpu) = self.memory.fleet.gpu_mut(gpu) {
+            gpu.suspend(on);
+        }
+    }
+
     /// How far a node's clock is off. Its samples are corrected by the caller.
     pub fn clock_offset(&mut self, now: Timestamp, node: &NodeId, offset_ms: i64) {
         let rules = self.rules_of_node(node);
@@ -422,6 +452,7 @@ impl Engine {
             Change::Raised | Change::Updated | Change::Relapsed => {}
         }
         note_lost_history(fleet, &scope, at, &mut finding);
+        let muted = fleet.is_in_maintenance(&scope);
         let links = Links {
             fleet,
             rule: &self.rules.causes,
@@ -434,6 +465,7 @@ impl Engine {
             at,
             started_at,
             finding,
+            muted,
             shadow,
         };
         register.raise(report, links);

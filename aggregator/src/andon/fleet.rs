@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::gpu::Gpu;
 use super::rules::index::SetId;
 use super::xid::XidState;
-use super::{CordKey, GpuAt, Kind, Presence};
+use super::{CordKey, GpuAt, Kind, Presence, Scope};
 
 /// Most GPUs that a job is remembered to have held; beyond, causes on further ones are not found.
 const MOST_TOUCHED: usize = 16_384;
@@ -34,6 +34,12 @@ pub(super) struct Node {
     pub(super) lost_by: Option<CordKey>,
     /// Its silence waits to be judged together with others'.
     pub(super) held: bool,
+    /// People work on it: nothing on it calls anyone.
+    #[serde(default)]
+    pub(super) maintenance: bool,
+    /// When they were last done: its silence counts from then on.
+    #[serde(default)]
+    pub(super) released_at: Option<Timestamp>,
     /// Ticks that are gone for good, and when that was last learned.
     pub(super) n_lost: u64,
     pub(super) lost_history_at: Option<Timestamp>,
@@ -60,6 +66,8 @@ impl Node {
             frames_back: 0,
             lost_by: None,
             held: false,
+            maintenance: false,
+            released_at: None,
             n_lost: 0,
             lost_history_at: None,
             gpus: Vec::new(),
@@ -188,6 +196,21 @@ impl Fleet {
         let node = self.nodes.get_mut(self.places.get(uuid)?)?;
         let mut gpus = node.gpus.iter_mut().chain(&mut node.absent);
         gpus.find(|gpu| gpu.at.uuid == *uuid)
+    }
+
+    /// Whether people work on what a scope names; of a job, on any of the nodes that it holds.
+    pub(super) fn is_in_maintenance(&self, scope: &Scope) -> bool {
+        let is_worked_on = |node: &NodeId| self.nodes.get(node).is_some_and(|n| n.maintenance);
+        match scope {
+            Scope::Fleet => false,
+            Scope::Node { node } => is_worked_on(node),
+            Scope::Gpu { gpu } => is_worked_on(&gpu.node),
+            Scope::Job { job, .. } => {
+                let job = self.jobs.get(job);
+                job.is_some_and(|job| job.members.values().any(is_worked_on))
+            }
+            Scope::Nodes { nodes, .. } => nodes.iter().all(is_worked_on),
+        }
     }
 
     pub(super) fn label(&self, node: &NodeId, label: &str) -> Option<&str> {

@@ -30,6 +30,9 @@ pub(super) struct Gpu {
     /// A MIG instance: it comes and goes by configuration.
     pub(super) is_partition: bool,
     holder: Option<Holder>,
+    /// The scheduler holds its job stopped.
+    #[serde(default)]
+    suspended: bool,
     /// Event time of the last sample that was looked at.
     pub(super) last_tick: Option<Timestamp>,
     /// By the aggregator's clock: the last time the GPU said something itself.
@@ -69,6 +72,7 @@ impl Gpu {
             memory_total: info.memory_total_bytes.map(|bytes| bytes as i64),
             is_partition: info.parent.is_some(),
             holder: None,
+            suspended: false,
             last_tick: None,
             last_data: None,
             activity: None,
@@ -102,6 +106,15 @@ impl Gpu {
         self.holder.as_ref()
     }
 
+    /// Whether the scheduler holds its job stopped.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    pub(super) fn suspend(&mut self, suspended: bool) {
+        self.suspended = suspended;
+    }
+
     /// Takes a new holder; returns the job that it left, if it is another.
     pub(super) fn take_holder(&mut self, at: Timestamp, holder: Option<Holder>) -> Option<String> {
         let left = self.holder.take().map(|holder| holder.job);
@@ -114,6 +127,7 @@ impl Gpu {
         if stays {
             return None;
         }
+        self.suspended = false;
         self.idle = IdleState::new(at);
         left
     }

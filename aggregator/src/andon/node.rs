@@ -40,7 +40,8 @@ rule! {
 impl Node {
     /// When it was last heard of; the start counts as such.
     pub(super) fn last_heard(&self, started_at: Timestamp) -> Timestamp {
-        self.last_frame.map_or(started_at, |at| at.max(started_at))
+        let heard = self.last_frame.max(self.released_at);
+        heard.map_or(started_at, |at| at.max(started_at))
     }
 
     /// How long a silence of it may last, in milliseconds.
@@ -69,7 +70,7 @@ impl Node {
 
     /// Whether its silence waits for a judgement.
     pub(super) fn is_unjudged(&self) -> bool {
-        self.presence != Presence::Gone && self.lost_by.is_none() && !self.held
+        self.presence != Presence::Gone && !self.maintenance && self.lost_by.is_none() && !self.held
     }
 }
 

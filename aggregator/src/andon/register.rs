@@ -29,6 +29,8 @@ pub(super) struct Report {
     pub(super) at: Timestamp,
     pub(super) started_at: Timestamp,
     pub(super) finding: Finding,
+    /// People work there: it is a record for now.
+    pub(super) muted: bool,
     /// Told to nobody: it explains nothing, and nothing explains it.
     pub(super) shadow: bool,
 }
@@ -38,6 +40,17 @@ impl Report {
         CordKey {
             rule: self.rule.clone(),
             scope: self.scope.key(),
+        }
+    }
+}
+
+impl Report {
+    /// How much it matters for now.
+    fn told_severity(&self) -> Severity {
+        if self.muted {
+            Severity::Info
+        } else {
+            self.severity
         }
     }
 }
@@ -67,6 +80,9 @@ pub(super) struct Up {
     pub(super) explains_until: Option<Timestamp>,
     #[serde(default)]
     shadow: bool,
+    /// How much it would matter if nobody worked there.
+    #[serde(default)]
+    muted: Option<Severity>,
 }
 
 /// A cord that went down.
@@ -138,10 +154,12 @@ impl Register {
             self.lift_leader(&key);
             return;
         }
+        let severity = report.told_severity();
         let mut up = Up {
             kind: report.kind,
             scope: report.scope,
-            severity: report.severity,
+            severity,
+            muted: report.muted.then_some(report.severity),
             started_at: report.started_at,
             last_at: self.stamp(&key, report.at),
             finding: report.finding,
@@ -192,13 +210,34 @@ impl Register {
         };
         up.last_at = at;
         (up.recovering, up.waiting, up.dark) = (false, false, false);
-        up.severity = up.severity.max(report.severity);
+        up.severity = up.severity.max(report.told_severity());
+        up.muted = report
+            .muted
+            .then_some(up.muted.max(Some(report.severity)))
+            .flatten();
         up.finding = report.finding;
         up.scope = report.scope;
         if up.explains_until.is_some() {
             up.explains_until = Some(report.at);
         }
         self.say(key, change);
+    }
+
+    /// People are done where a cord is up: it matters as it does.
+    pub(super) fn unmute(&mut self, at: Timestamp, which: impl Fn(&Scope) -> bool) {
+        let freed = |up: &Up| up.muted.is_some() && which(&up.scope);
+        let keys: Vec<CordKey> = self
+            .up
+            .iter()
+            .filter(|(_, up)| freed(up))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            if let Some(up) = self.up.get_mut(&key) {
+                up.severity = up.severity.max(up.muted.take().unwrap_or(Severity::Info));
+                self.update(&key, at);
+            }
+        }
     }
 
     /// Its evidence is clean, and the settle time runs.

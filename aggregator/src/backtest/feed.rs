@@ -352,7 +352,14 @@ impl Feed {
     fn tell_holders(&mut self, now: Timestamp, node: usize, at: Timestamp, tick: &Tick) {
         let state = &mut self.nodes[node];
         for (slot, aside) in state.slots.iter_mut().zip(&tick.asides) {
-            if !aside.is_there || aside.hold == slot.hold {
+            if !aside.is_there {
+                continue;
+            }
+            if aside.is_suspended != slot.is_suspended && aside.hold == slot.hold {
+                slot.is_suspended = aside.is_suspended;
+                self.engine.suspended(now, &slot.uuid, slot.is_suspended);
+            }
+            if aside.hold == slot.hold {
                 continue;
             }
             let change = HolderChange {
@@ -368,6 +375,10 @@ impl Feed {
             }
             slot.hold = aside.hold;
             self.engine.holder(now, &state.id, &change);
+            slot.is_suspended = aside.is_suspended;
+            if slot.is_suspended {
+                self.engine.suspended(now, &slot.uuid, true);
+            }
         }
     }
 
@@ -400,11 +411,12 @@ impl Feed {
                 state.is_met = false;
                 self.engine.goodbye(now, &state.id);
             }
-            TraceEvent::MaintenanceStart
-            | TraceEvent::MaintenanceEnd
-            | TraceEvent::JobSuspended => {
-                self.figures.untold_events += 1;
+            TraceEvent::MaintenanceStart | TraceEvent::MaintenanceEnd => {
+                let on = event == TraceEvent::MaintenanceStart;
+                self.engine.maintenance(now, &self.nodes[node].id, on);
             }
+            // It belongs to a GPU's row.
+            TraceEvent::JobSuspended => self.figures.untold_events += 1,
         }
         self.listen(now);
     }

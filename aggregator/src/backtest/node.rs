@@ -38,6 +38,7 @@ pub(super) struct Slot {
     memory_total: Option<u64>,
     /// As last told.
     pub(super) hold: Hold,
+    pub(super) is_suspended: bool,
 }
 
 /// What a row says beside its values.
@@ -224,6 +225,7 @@ impl NodeState {
             model: "unknown".into(),
             memory_total: None,
             hold: Hold::default(),
+            is_suspended: false,
         });
         let place = self.slots.len() - 1;
         self.slots[place].identify(entry, texts);

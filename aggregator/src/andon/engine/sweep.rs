@@ -296,7 +296,8 @@ impl Engine {
         }
         let fleet = &self.memory.fleet;
         let job = fleet.jobs.get(name)?;
-        let is_watched = rule.kinds.contains(&job.kind);
+        let stopped = fleet.members(job).any(|(_, gpu)| gpu.is_suspended());
+        let is_watched = rule.kinds.contains(&job.kind) && !stopped;
         if !is_watched && !job.idle.is_raised() {
             return None;
         }

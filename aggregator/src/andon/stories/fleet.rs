@@ -414,3 +414,36 @@ fn nothing_a_stranger_says_is_held_against_anyone() {
         stage.story()
     );
 }
+
+#[test]
+fn nobody_is_called_for_a_node_that_people_work_on() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet(20, restarts);
+        stage.engine.maintenance(stage.now, &"n01".into(), true);
+        stage.xid("n01", 0, 48);
+        stage.work(&refs(&names[1..]), 300);
+        assert_eq!(stage.pages(), "", "{restarts:?}");
+        // Still broken when they are done: now it matters.
+        stage.work(&refs(&names), 5);
+        stage.engine.maintenance(stage.now, &"n01".into(), false);
+        stage.work(&refs(&names), 60);
+        assert!(
+            stage
+                .story()
+                .contains("425s Updated critical Xid gpu:GPU-n01-0"),
+            "{}",
+            stage.story()
+        );
+    }
+}
+
+#[test]
+fn a_node_that_is_silent_when_people_are_done_has_time_to_come_back() {
+    let (mut stage, names) = fleet(20, Restarts::Never);
+    stage.engine.maintenance(stage.now, &"n01".into(), true);
+    stage.work(&refs(&names[1..]), 600);
+    stage.engine.maintenance(stage.now, &"n01".into(), false);
+    stage.work(&refs(&names[1..]), 4);
+    stage.work(&refs(&names), 60);
+    assert_eq!(stage.story(), "");
+}

@@ -188,3 +188,18 @@ fn a_storm_of_a_program_s_own_errors_is_one_record_on_its_job() {
         stage.story()
     );
 }
+
+#[test]
+fn a_job_that_the_scheduler_has_stopped_does_not_idle() {
+    let mut stage = Stage::new(RuleSet::default());
+    stage.hello("n01", 2, &[]);
+    stage.hold("4711", JobKind::Train, &[("n01", 0), ("n01", 1)]);
+    stage.work(&["n01"], 100);
+    for device in 0..2 {
+        stage
+            .engine
+            .suspended(stage.now, &crate::andon::testing::uuid("n01", device), true);
+    }
+    stage.play(&["n01"], &crate::andon::testing::idle(), 2000);
+    assert_eq!(stage.story(), "");
+}
