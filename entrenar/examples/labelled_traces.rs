@@ -4,6 +4,7 @@
 //! cargo run --release -p entrenar-gpu --example labelled_traces -- --seed 7 --out DIR   # a whole set: DIR/labels.jsonl, DIR/*.csv.*
 //! cargo run --release -p entrenar-gpu --example labelled_traces -- --list               # the catalogue
 //! cargo run --release -p entrenar-gpu --example labelled_traces -- --seed 7 --out DIR --only incidents
+//! cargo run --release -p entrenar-gpu --example labelled_traces -- --measure            # what a row of a normal fleet costs
 //! ```
 
 use std::fs::{self, File};
@@ -11,13 +12,18 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use entrenar::sim::{catalogue, plan_traces};
+use std::time::Duration;
+
+use entrenar::clock::instant;
+use entrenar::sim::{Feed, Model, Setting, SimError, Voice, catalogue, normal_fleet, plan_traces};
+use entrenar::unit::Timestamp;
 
 struct Arguments {
     seed: u64,
     out: Option<PathBuf>,
     only: String,
     list: bool,
+    measure: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
@@ -26,6 +32,7 @@ fn arguments() -> Result<Arguments, String> {
         out: None,
         only: String::new(),
         list: false,
+        measure: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -40,7 +47,11 @@ fn arguments() -> Result<Arguments, String> {
             "--out" => found.out = Some(value()?.into()),
             "--only" => found.only = value()?,
             "--list" => found.list = true,
-            _ => return Err(format!("{word}: known are --seed, --out, --only, --list")),
+            "--measure" => found.measure = true,
+            _ => {
+                let known = "--seed, --out, --only, --list, --measure";
+                return Err(format!("{word}: known are {known}"));
+            }
         }
     }
     Ok(found)
@@ -72,6 +83,34 @@ fn write(arguments: &Arguments, out: &PathBuf) -> Result<(), Box<dyn std::error:
     Ok(())
 }
 
+/// Generates a normal fleet at both paces, and says what a row took.
+fn measure(seed: u64) -> Result<(), SimError> {
+    for (interval_s, hours) in [(1, 2), (10, 24)] {
+        let setting = Setting {
+            seed,
+            start: Timestamp::from_secs(1_700_000_000),
+            lasts: Duration::from_hours(hours),
+            interval: Duration::from_secs(interval_s),
+            model: Model::H100,
+            gpus_per_node: 8,
+            has_job_ids: true,
+            has_racks: true,
+        };
+        let set = instant();
+        let feed = Feed::new(normal_fleet(setting, 32).raise()?, Voice::default());
+        let set = set.elapsed();
+        let began = instant();
+        let rows: usize = feed.map(|tick| tick.rows.len()).sum();
+        let took = began.elapsed();
+        println!(
+            "{interval_s} s apart, {hours} h: set in {} ms; {rows} rows, {:.0} ns each",
+            set.as_millis(),
+            took.as_nanos() as f64 / rows as f64
+        );
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -85,6 +124,15 @@ fn main() -> ExitCode {
             println!("{:24} {:?}: {}", case.id, case.expect, case.about);
         }
         return ExitCode::SUCCESS;
+    }
+    if arguments.measure {
+        return match measure(arguments.seed) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let Some(out) = &arguments.out else {
         eprintln!("error: say where to write: --out DIR, or --list");

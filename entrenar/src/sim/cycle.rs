@@ -183,10 +183,10 @@ impl Cycle<'_> {
         Activity::burst(self.board, self.rank.memory_bytes, between(own, 0.55, 1.0))
     }
 
-    /// A dump of results every ten minutes, for 20–120 s.
+    /// A dump of results every ten minutes, for 20–88 s.
     fn simulation(&self) -> (Activity, SimMillis) {
         let turn = self.turn(600_000.0);
-        let dump = turn.after(600_000.0 / self.speed - between(turn.hash, 20_000.0, 120_000.0));
+        let dump = turn.after(600_000.0 / self.speed - between(turn.hash, 20_000.0, 88_000.0));
         if self.now < dump {
             return (self.work(), dump);
         }

@@ -93,6 +93,8 @@ pub(crate) enum What {
     Frozen,
     /// Power cannot be read.
     NoPower,
+    /// It is shared out in slices: no utilisation is reported.
+    Sliced,
     /// A counter of errors grows, evenly faster; it keeps what it reached.
     Counts {
         /// Which.

@@ -322,10 +322,10 @@ impl Speaker {
         }
         self.node.advance_to(real);
         self.tell_xids(now, tick);
+        tick.rows.resize(self.node.gpus().len(), Values::default());
         for gpu in 0..self.node.gpus().len() as u32 {
             self.tell_holder(gpu, now, tick);
-            let row = self.row(gpu, now, depth, tick);
-            tick.rows.push(row);
+            self.fill(gpu, now, depth, tick);
         }
     }
 
@@ -375,24 +375,26 @@ impl Speaker {
         }
     }
 
-    fn row(&mut self, gpu: u32, now: SimMillis, depth: Depth, tick: &mut NodeTick) -> Values {
+    fn fill(&mut self, gpu: u32, now: SimMillis, depth: Depth, tick: &mut NodeTick) {
         let slot = self.node.slot(gpu).expect("it is one of the node's GPUs");
+        let row = &mut tick.rows[gpu as usize];
         if slot.is_missing(now) {
-            return Values::default();
+            return;
         }
+        let is_frozen = slot.is_frozen(now);
         let noise = hash(&[tick.at.0 as u64, u64::from(gpu)]);
-        let failing = |status: NvmlStatus, latency_s: f64| {
-            Values::default()
-                .with(metric::NVML_STATUS, status as i64)
-                .with(metric::NVML_LATENCY, (latency_s * 1e6) as i64)
+        let mut fail = |status: NvmlStatus, latency_s: f64| {
+            row.set(metric::NVML_STATUS, status as i64);
+            row.set(metric::NVML_LATENCY, (latency_s * 1e6) as i64);
         };
         match slot.answer(now) {
-            Answer::Lost => failing(NvmlStatus::GpuIsLost, between(noise, 0.003, 0.008)),
-            Answer::NotBefore(_) => failing(NvmlStatus::Timeout, between(noise, 5.0, 30.0)),
+            Answer::Lost => fail(NvmlStatus::GpuIsLost, between(noise, 0.003, 0.008)),
+            Answer::NotBefore(_) => fail(NvmlStatus::Timeout, between(noise, 5.0, 30.0)),
             Answer::Yes => {
-                let mut values = self.node.values(gpu, depth).unwrap_or_default();
-                self.average_activity(gpu, now, &mut values);
-                values
+                self.node.read_into(gpu, depth, row);
+                if !is_frozen {
+                    self.average_activity(gpu, now, &mut tick.rows[gpu as usize]);
+                }
             }
         }
     }

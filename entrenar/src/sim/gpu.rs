@@ -33,6 +33,9 @@ pub(crate) struct SimGpu {
     until: SimMillis,
     throttled: bool,
     totals: Rates,
+    /// The instant that it has been advanced to, and what the board feels then: what every reading goes by.
+    now: SimMillis,
+    feel: Feel,
     /// What its readings stay at while they are frozen.
     frozen: Option<Box<Values>>,
 }
@@ -45,7 +48,10 @@ impl SimGpu {
         let joules = uptime_s * between(hash(&[slot.seed, 42]), 150.0, 500.0);
         let drive = drive_of(&activity, Extra::None);
         let heat = Heat::settled(slot.board, slot.seed, index, drive, secs(now), joules);
+        let feel = heat.feel(secs(now), pace);
         Self {
+            now,
+            feel,
             totals: worked_before(&slot, uptime_s),
             slot,
             pace,
@@ -67,22 +73,35 @@ impl SimGpu {
         while self.until <= now {
             self.change(self.until);
         }
+        self.feel_at(now.max(self.since));
+    }
+
+    fn feel_at(&mut self, now: SimMillis) {
+        self.now = now;
+        self.feel = self.heat.feel(secs(now), self.pace);
     }
 
     /// Takes up at `now` whatever load is due.
     fn change(&mut self, now: SimMillis) {
-        let feel = self.heat.feel(secs(now), self.pace);
-        self.totals = self.totals_at(&feel);
+        self.feel_at(now);
+        self.totals = self.totals_now();
         if self.slot.is_reset_at(now) {
-            self.totals = Rates::default();
-            self.heat.forget_energy();
+            self.totals = Rates {
+                network: self.totals.network,
+                ..Rates::default()
+            };
+            self.feel.joules = 0.0;
         }
-        let (activity, mut until) = self.slot.activity(now);
         self.freeze(now);
+        let (activity, mut until) = self.slot.activity(now);
+        if self.activity.processes == 0 && activity.processes > 0 {
+            // Another process: what it has used counts from nothing.
+            (self.totals.cpu, self.totals.read, self.totals.write) = (0.0, 0.0, 0.0);
+        }
         let uncooled = self.slot.is_uncooled(now);
         let reasons = clock_reason::HW_SLOWDOWN | clock_reason::HW_THERMAL;
         let slowed = activity.slowed(self.slot.board, HOT_CLOCK_SHARE, reasons);
-        self.throttled = self.is_throttled(feel.celsius, uncooled, slowed.watts);
+        self.throttled = self.is_throttled(self.feel.celsius, uncooled, slowed.watts);
         if uncooled || self.throttled {
             until = until.min(now + THERMAL_STEP_MS);
         }
@@ -100,8 +119,9 @@ impl SimGpu {
         };
         until = until.min(ends);
         let drive = drive_of(&self.activity, extra);
-        self.heat.drive(drive, secs(now), self.pace);
+        self.heat.drive(drive, secs(now), &self.feel);
         self.since = now;
+        self.feel.busy_secs = 0.0;
         self.until = until;
     }
 
@@ -110,8 +130,8 @@ impl SimGpu {
         match (self.slot.is_frozen(now), self.frozen.is_some()) {
             (true, false) => {
                 let mut values = Values::default();
-                self.fast(now, &mut values);
-                self.slow(now, &mut values);
+                self.fast(&mut values);
+                self.slow(&mut values);
                 self.frozen = Some(Box::new(values));
             }
             (false, true) => self.frozen = None,
@@ -137,8 +157,9 @@ impl SimGpu {
         }
     }
 
-    fn totals_at(&self, feel: &Feel) -> Rates {
-        let secs = feel.busy_secs * self.pace;
+    /// Running totals at the instant that it has been advanced to.
+    fn totals_now(&self) -> Rates {
+        let secs = self.feel.busy_secs * self.pace;
         let (was, rate) = (&self.totals, &self.activity.rates);
         Rates {
             active: [0, 1, 2].map(|n| was.active[n] + rate.active[n] * secs),
@@ -153,28 +174,24 @@ impl SimGpu {
     }
 
     /// Its share of the node's RDMA traffic, in bytes.
-    pub(crate) fn network_bytes(&self, now: SimMillis) -> f64 {
-        if self.activity.rates.network == 0.0 {
-            return self.totals.network;
-        }
-        let feel = self.heat.feel(secs(now), self.pace);
-        self.totals.network + self.activity.rates.network * feel.busy_secs * self.pace
+    pub(crate) fn network_bytes(&self) -> f64 {
+        let secs = self.feel.busy_secs * self.pace;
+        self.totals.network + self.activity.rates.network * secs
     }
 
     /// Seconds that SMs, tensor pipes and memory were busy, so far.
-    pub(crate) fn active_secs(&self, now: SimMillis) -> [f64; 3] {
-        let feel = self.heat.feel(secs(now.max(self.since)), self.pace);
-        let secs = feel.busy_secs * self.pace;
+    pub(crate) fn active_secs(&self) -> [f64; 3] {
+        let secs = self.feel.busy_secs * self.pace;
         [0, 1, 2].map(|n| self.totals.active[n] + self.activity.rates.active[n] * secs)
     }
 
-    /// What changes with every tick, as NVML rounds it. `advance_to(now)` must have been called.
-    pub(crate) fn fast(&self, now: SimMillis, values: &mut Values) {
-        let now = now.max(self.since);
+    /// What changes with every tick, as NVML rounds it.
+    pub(crate) fn fast(&self, values: &mut Values) {
+        let now = self.now;
         let board = self.slot.board;
         let activity = &self.activity;
-        let feel = self.heat.feel(secs(now), self.pace);
-        let totals = self.totals_at(&feel);
+        let feel = &self.feel;
+        let totals = self.totals_now();
         // The same noise in the whole second, whoever asks how often.
         let noise = mix(self.slot.seed ^ (now / 1000) as u64);
         let pick = |(low, high): (i64, i64), salt: u32| {
@@ -208,9 +225,7 @@ impl SimGpu {
         }
         values.set(metric::NVML_STATUS, NvmlStatus::Ok as i64);
         values.set(metric::NVML_LATENCY, 3_000 + (noise >> 40) as i64 % 4_000);
-        if self.slot.has_no_power_reading(now) {
-            values.set(metric::POWER, None);
-        }
+        self.slot.withhold(now, values);
         if let Some(frozen) = &self.frozen {
             let energy = values.get(metric::ENERGY);
             values.overlay(frozen);
@@ -219,9 +234,10 @@ impl SimGpu {
     }
 
     /// What changes slowly.
-    pub(crate) fn slow(&self, now: SimMillis, values: &mut Values) {
+    pub(crate) fn slow(&self, values: &mut Values) {
+        let now = self.now;
         let board = self.slot.board;
-        let feel = self.heat.feel(secs(now.max(self.since)), self.pace);
+        let feel = &self.feel;
         let limit = (board.power_limit_watts * 1e3) as i64;
         let margin = board.max_operating_celsius - feel.celsius;
         values.set(metric::MEMORY_TEMPERATURE, (feel.celsius + 9.0) as i64);
@@ -251,7 +267,7 @@ impl SimGpu {
         values.set(metric::REMAPPED_ROWS_PENDING, 0);
         values.set(metric::REMAPPED_ROWS_FAILURE, 0);
         self.slot.mark(now, values);
-        self.processes(&feel, values);
+        self.processes(values);
         if let Some(frozen) = &self.frozen {
             let energy = values.get(metric::ENERGY);
             values.overlay(frozen);
@@ -259,10 +275,10 @@ impl SimGpu {
         }
     }
 
-    fn processes(&self, feel: &Feel, values: &mut Values) {
+    fn processes(&self, values: &mut Values) {
         values.set(metric::PROCESSES, self.activity.processes);
         if self.activity.processes > 0 {
-            let totals = self.totals_at(feel);
+            let totals = self.totals_now();
             values.set(metric::PROCESS_STATE, self.activity.process_state);
             values.set(metric::PROCESS_CPU, (totals.cpu * 1e3) as i64);
             values.set(metric::PROCESS_READ, totals.read as i64);

@@ -90,7 +90,7 @@ impl SimNode {
         let mut network = 0.0;
         for gpu in &mut self.gpus {
             gpu.advance_to(self.now);
-            network += gpu.network_bytes(self.now);
+            network += gpu.network_bytes();
         }
         self.network_bytes = network as i64 / 1024 * 1024;
     }
@@ -104,14 +104,21 @@ impl SimNode {
     ///
     /// It says so whether or not a fault keeps anyone from asking: see [`Self::is_lost`] and [`Self::is_silent`].
     pub fn values(&self, gpu: u32, depth: Depth) -> Option<Values> {
-        let gpu = self.gpus.get(gpu as usize)?;
         let mut values = Values::default();
-        gpu.fast(self.now, &mut values);
+        self.read_into(gpu, depth, &mut values).then_some(values)
+    }
+
+    /// The same, into a row that says nothing yet. Returns whether there is such a GPU.
+    pub(crate) fn read_into(&self, gpu: u32, depth: Depth, values: &mut Values) -> bool {
+        let Some(gpu) = self.gpus.get(gpu as usize) else {
+            return false;
+        };
+        gpu.fast(values);
         values.set(metric::NETWORK, self.network_bytes);
         if depth == Depth::Full {
-            gpu.slow(self.now, &mut values);
+            gpu.slow(values);
         }
-        Some(values)
+        true
     }
 
     /// Who holds a GPU now.
@@ -128,7 +135,7 @@ impl SimNode {
     /// Seconds that the parts of a GPU were busy, so far.
     pub(crate) fn active_secs(&self, gpu: u32) -> [f64; 3] {
         let gpu = self.gpus.get(gpu as usize);
-        gpu.map_or([0.0; 3], |gpu| gpu.active_secs(self.now))
+        gpu.map_or([0.0; 3], SimGpu::active_secs)
     }
 
     /// What will happen to the node.

@@ -94,6 +94,19 @@ pub(crate) struct Feel {
     pub(crate) celsius: f64,
     /// Seconds since the drive began, stretched and squeezed a little by the wobble: what counters run on.
     pub(crate) busy_secs: f64,
+    inside: Inside,
+}
+
+/// What no sensor shows, and the next load starts from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Inside {
+    wobble: f64,
+    /// Integral of the wobble.
+    integral: f64,
+    /// Power without jitter, die and sink lags, in watts.
+    power: f64,
+    die: f64,
+    sink: f64,
 }
 
 impl Heat {
@@ -127,12 +140,15 @@ impl Heat {
         heat
     }
 
-    /// Changes the load from an instant on. `pace`: counted seconds a simulated second.
-    pub(crate) fn drive(&mut self, drive: Drive, now: f64, pace: f64) {
-        let (wobble, integral) = self.wobble.at(now);
-        let feel = self.feel(now, pace);
-        let dt = now - self.since;
-        let (power, die, sink) = self.lags(dt);
+    /// Changes the load from an instant on. `feel`: what the board feels then.
+    pub(crate) fn drive(&mut self, drive: Drive, now: f64, feel: &Feel) {
+        let Inside {
+            wobble,
+            integral,
+            power,
+            die,
+            sink,
+        } = feel.inside;
         // The reading goes on from where it was; only what it settles at changes.
         self.power = power + (self.drive.jitter_watts - drive.jitter_watts) * wobble;
         self.die = die;
@@ -145,12 +161,7 @@ impl Heat {
         self.wobble_integral = integral;
     }
 
-    /// Energy counts from 0 again: the driver was loaded anew.
-    pub(crate) fn forget_energy(&mut self) {
-        self.energy = 0.0;
-    }
-
-    /// What the board feels; `now` must not lie before the last change.
+    /// What the board feels; `now` must not lie before the last change. `pace`: counted seconds a simulated second.
     pub(crate) fn feel(&self, now: f64, pace: f64) -> Feel {
         let dt = now - self.since;
         let (wobble, integral) = self.wobble.at(now);
@@ -165,6 +176,13 @@ impl Heat {
             joules: self.energy + (smooth + self.drive.jitter_watts * wobbled) * pace,
             celsius: self.core_celsius(die, sink, dt),
             busy_secs: dt + COUNTER_WOBBLE * wobbled,
+            inside: Inside {
+                wobble,
+                integral,
+                power,
+                die,
+                sink,
+            },
         }
     }
 
@@ -265,7 +283,8 @@ mod tests {
         for i in 0..8000 {
             let now = f64::from(i) * step;
             if i == 2000 {
-                heat.drive(drive(128.0), now, 1.0);
+                let feel = heat.feel(now, 1.0);
+                heat.drive(drive(128.0), now, &feel);
             }
             summed += heat.feel(now + step / 2.0, 1.0).watts * step;
         }
@@ -281,7 +300,8 @@ mod tests {
         };
         let mut heat = Heat::settled(&H100, 3, 0, quiet(690.0), 0.0, 0.0);
         let hot = heat.feel(0.0, 1.0).celsius;
-        heat.drive(quiet(128.0), 0.0, 1.0);
+        let feel = heat.feel(0.0, 1.0);
+        heat.drive(quiet(128.0), 0.0, &feel);
         let watts = |at| heat.feel(at, 1.0).watts;
         assert!((300.0..450.0).contains(&watts(0.5)), "{}", watts(0.5));
         assert!((160.0..210.0).contains(&watts(1.0)), "{}", watts(1.0));
@@ -297,18 +317,17 @@ mod tests {
             extra: Extra::Uncooled,
             ..drive(660.0)
         };
-        heat.drive(lost, 0.0, 1.0);
+        let feel = heat.feel(0.0, 1.0);
+        heat.drive(lost, 0.0, &feel);
         assert!(heat.feel(2.0, 1.0).celsius < H100.slowdown_celsius);
         assert!(heat.feel(30.0, 1.0).celsius > H100.slowdown_celsius);
-        heat.drive(
-            Drive {
-                extra: Extra::HeldByHardware,
-                watts: 360.0,
-                ..lost
-            },
-            30.0,
-            1.0,
-        );
+        let feel = heat.feel(30.0, 1.0);
+        let slowed = Drive {
+            extra: Extra::HeldByHardware,
+            watts: 360.0,
+            ..lost
+        };
+        heat.drive(slowed, 30.0, &feel);
         let held = heat.feel(300.0, 1.0).celsius;
         assert!(
             (held - H100.slowdown_celsius).abs() < 1.0,

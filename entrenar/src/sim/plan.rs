@@ -390,9 +390,18 @@ impl Slot {
         }
     }
 
-    /// Whether power cannot be read.
-    pub(crate) fn has_no_power_reading(&self, now: SimMillis) -> bool {
-        self.suffers(What::NoPower, now).is_some()
+    /// Takes away what cannot be read.
+    pub(crate) fn withhold(&self, now: SimMillis, values: &mut Values) {
+        for effect in self.acting(now) {
+            match effect.what {
+                What::NoPower => values.set(metric::POWER, None),
+                What::Sliced => {
+                    values.set(metric::UTILIZATION, None);
+                    values.set(metric::MEMORY_UTILIZATION, None);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Whether the GPU answers.

@@ -40,6 +40,12 @@ pub(super) const CASES: &[Case] = &[
         cold,
     ),
     Case::new(
+        "H5-stopped",
+        Page,
+        "every rank is stopped by a signal, and no scheduler says that it meant to",
+        all_stopped,
+    ),
+    Case::new(
         "H6",
         Warning,
         "one replica of a job hangs, and the rest goes on slower",
@@ -111,9 +117,14 @@ pub(super) fn hang_label(
         .related(&HANG_SIDE)
 }
 
-/// A training job of one, two, four or eight nodes.
+/// A training job of one to eight nodes; of up to 64 where agents report seldom enough for a trace to hold them.
 pub(super) fn some_training(stage: &mut Stage) -> JobRef {
-    let nodes = stage.dice.pick(&[1, 2, 2, 4, 4, 8]);
+    let is_slow = stage.setting.interval.as_secs() >= 5;
+    let nodes = if is_slow && stage.dice.chance(0.1) {
+        stage.dice.pick(&[16, 16, 32, 64])
+    } else {
+        stage.dice.pick(&[1, 2, 2, 4, 4, 8])
+    };
     stage.training(nodes)
 }
 
@@ -156,6 +167,15 @@ fn cold(stage: &mut Stage) {
     let to = stage.hang(job, at, Beat::Cold { state });
     // Nothing spins: it takes twice as long to be sure.
     stage.sign(hang_label(stage, "H5", job, at, to).due(420.0));
+}
+
+fn all_stopped(stage: &mut Stage) {
+    let job = some_training(stage);
+    let at = stage.moment(0.3, 0.55);
+    let to = at + stage.span(620.0, 860.0);
+    stage.score(job).set(at, to, Beat::Cold { state: STOPPED });
+    let label = hang_label(stage, "N30 unflagged", job, at, to).due(420.0);
+    stage.sign(label);
 }
 
 /// One replica of several is stuck for a quarter of an hour or more.

@@ -358,8 +358,14 @@ fn reinforcement(stage: &mut Stage) {
     of(stage, Workload::Reinforcement, 2);
 }
 
+/// By time, or by slices of which no utilisation is known.
 fn shared(stage: &mut Stage) {
-    of(stage, Workload::Shared, 1);
+    let job = of(stage, Workload::Shared, 1);
+    if stage.dice.chance(0.5) {
+        for gpu in stage.places(job).to_vec() {
+            stage.strike(gpu, 0, FOREVER, What::Sliced);
+        }
+    }
 }
 
 fn dynamics(stage: &mut Stage) {

@@ -254,13 +254,6 @@ fn frozen_readings_stay_to_the_last_bit_and_energy_goes_on() {
     for row in &mut without {
         row.set(metric::ENERGY, None);
         row.set(metric::NETWORK, None);
-        for averaged in [
-            metric::SM_ACTIVE,
-            metric::TENSOR_ACTIVE,
-            metric::DRAM_ACTIVE,
-        ] {
-            row.set(averaged, None);
-        }
     }
     without.dedup();
     assert_eq!(without.len(), 1);
