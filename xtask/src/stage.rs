@@ -1,10 +1,13 @@
 //! Running commands, one stage after the other, and saying how long each took.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::packages::fetched;
 
 /// The repository.
 pub(crate) fn root() -> PathBuf {
@@ -12,6 +15,14 @@ pub(crate) fn root() -> PathBuf {
         .parent()
         .map(Path::to_path_buf)
         .unwrap_or_default()
+}
+
+/// Where commands are looked for: among what was fetched for us, then as in our own environment.
+pub(crate) fn path() -> OsString {
+    let ours = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = fetched().into_iter().chain(std::env::split_paths(&ours));
+    // Fails where our own path has a colon in it: then what was fetched can't be found.
+    std::env::join_paths(dirs).unwrap_or(ours)
 }
 
 /// What ran so far, and how long it took.
@@ -59,6 +70,7 @@ pub(crate) fn sh_with(
     println!("$ {shown}");
     let status = Command::new(program)
         .args(args)
+        .env("PATH", path())
         .envs(env.iter().copied())
         .current_dir(dir)
         .status()
@@ -82,7 +94,11 @@ pub(crate) fn cargo_with(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
 
 /// What a command prints on standard output; `None` when it can't be run or fails.
 pub(crate) fn output(program: &str, args: &[&str]) -> Option<String> {
-    let out = Command::new(program).args(args).output().ok()?;
+    let out = Command::new(program)
+        .args(args)
+        .env("PATH", path())
+        .output()
+        .ok()?;
     out.status
         .success()
         .then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use crate::packages;
 use crate::stage::{output, root, sh_with};
 
 fn web() -> PathBuf {
@@ -20,6 +21,9 @@ fn install() -> Result<()> {
 
 /// Builds `web/dist`.
 pub(crate) fn build() -> Result<()> {
+    if !packages::ensure_node() {
+        bail!("the board can't be built without node");
+    }
     install()?;
     npm(&["run", "build"])
 }
