@@ -10,11 +10,11 @@ use entrenar::unit::Timestamp;
 use entrenar_proto::convert::{self, record_seq};
 use entrenar_proto::wire::agent_message::What;
 use entrenar_proto::wire::{self, AgentMessage, AggregatorMessage, SeqRange};
-use entrenar_proto::{decode_record, encode_hello};
+use entrenar_proto::{MAX_MESSAGE_BYTES, decode_record, encode_hello};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::Ingest;
@@ -153,10 +153,7 @@ impl Session {
     async fn next(&mut self) -> Result<Option<AgentMessage>, End> {
         tokio::select! {
             () = self.stop.cancelled() => Err(End::Stopping),
-            message = self.inbound.message() => message.map_err(|status| {
-                debug!(%status, "agent's stream ended");
-                End::Gone
-            }),
+            message = self.inbound.message() => message.map_err(|status| broken(&status)),
         }
     }
 
@@ -193,10 +190,7 @@ impl Session {
                     let message = match message {
                         Ok(Some(message)) => message,
                         Ok(None) => return End::Gone,
-                        Err(status) => {
-                            debug!(%status, "agent's stream broke");
-                            return End::Gone;
-                        }
+                        Err(status) => return self.unreadable(stream, &status).await,
                     };
                     match self.take(stream, message).await {
                         Ok(goodbye) => leaving = goodbye,
@@ -228,6 +222,16 @@ impl Session {
             }
         }
         Ok(false)
+    }
+
+    /// A message that breaks the stream may have been a record: it counts as one that could not be read.
+    async fn unreadable(&self, stream: StreamId, status: &Status) -> End {
+        let end = broken(status);
+        if let End::Refused(_) = end {
+            // The line may have ended first.
+            let _ = self.tell(FromAgent::Malformed { stream, seq: None }).await;
+        }
+        end
     }
 
     async fn record(
@@ -273,6 +277,26 @@ impl Session {
     async fn tell(&self, message: FromAgent) -> Result<(), End> {
         self.line.tell(message).await.map_err(|_| End::Stopping)
     }
+}
+
+/// What became of a stream from which no message could be read. Where bytes came, the agent hears what is wrong with
+/// them; else nobody is there to hear it.
+fn broken(status: &Status) -> End {
+    let refusal = match status.code() {
+        Code::OutOfRange => Status::out_of_range(format!(
+            "a message has more than {MAX_MESSAGE_BYTES} bytes: send less at once"
+        )),
+        Code::Internal | Code::Unimplemented => Status::invalid_argument(format!(
+            "a message could not be read: send what fleet/v1/telemetry.proto declares, uncompressed ({})",
+            status.message()
+        )),
+        _ => {
+            debug!(%status, "agent's stream broke");
+            return End::Gone;
+        }
+    };
+    warn!(%refusal, "agent turned away");
+    End::Refused(refusal)
 }
 
 /// Waits for its time, unless it is at once; then for what it is about.
