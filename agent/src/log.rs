@@ -6,6 +6,8 @@ use crate::config::LogFormat;
 pub fn init(format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would say on standard error that standard error takes nothing, and panic: the disk of a log may be full.
+        .log_internal_errors(false)
         .with_max_level(tracing::Level::INFO)
         .with_target(false);
     match format {

@@ -41,6 +41,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let seams = Seams::default();
     let backend = backend::choose(&config, &seams.clock)?;
     let stop = CancellationToken::new();
+    // A limit on the size of files is then an error of one write, as a full disk is, and not the end of the process.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,

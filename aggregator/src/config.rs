@@ -117,6 +117,8 @@ impl Config {
 pub fn init_logs(format: LogFormat, level: tracing::Level) {
     let logs = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would say on standard error that standard error takes nothing, and panic: the disk of a log may be full.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_max_level(level);
     // A second call, in tests, changes nothing.

@@ -100,6 +100,7 @@ pub async fn start(
     stop: CancellationToken,
 ) -> Result<Running, StartError> {
     tls::install_provider();
+    survive_file_limits().map_err(StartError::Failed)?;
     let people = load_access(&config)?;
     check_listeners(&config, &people)?;
     let rules = load_rules(&config)?;
@@ -204,6 +205,14 @@ pub async fn start(
         line,
         tasks,
     })
+}
+
+/// A limit on the size of files is an error of one write, as a full disk is, and not the end of the process.
+fn survive_file_limits() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listening = signal(SignalKind::from_raw(libc::SIGXFSZ));
+    drop(listening.context("could not listen for SIGXFSZ")?);
+    Ok(())
 }
 
 fn load_access(config: &Config) -> Result<Access, StartError> {

@@ -36,7 +36,10 @@ impl From<sqlx::Error> for StoreError {
 
 fn by_code(primary: Option<i32>, text: String) -> StoreError {
     match primary {
-        Some(code::BUSY | code::LOCKED | code::IOERR) => StoreError::Unavailable(text),
+        Some(code::BUSY | code::LOCKED) => StoreError::Unavailable(text),
+        Some(code::IOERR) => StoreError::Unavailable(format!(
+            "{text}: look whether the volume of the database is full, beyond its quota, or failing; then it goes on by itself"
+        )),
         Some(code::FULL) => StoreError::Full(text),
         Some(code::READONLY) => StoreError::ReadOnly(text),
         Some(code::CANTOPEN) => StoreError::Unavailable(format!(
