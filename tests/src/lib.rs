@@ -8,6 +8,8 @@
 pub mod external;
 mod fleet;
 pub mod process;
+pub mod receiver;
+pub mod talker;
 
 pub use fleet::{Crash, Fleet, Told};
 

@@ -1,6 +1,8 @@
 //! Our binaries as processes: started on free ports, awaited, ended by signal, and never left behind.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -25,18 +27,25 @@ impl Server {
     ///
     /// Panics with what it printed when it ends instead.
     pub fn start(name: &str, args: &[&str]) -> Self {
-        let mut child = Command::new(program(name))
-            .args(args)
+        Self::run(Command::new(program(name)).args(args))
+    }
+
+    /// The same; what it logs is added to a file.
+    pub fn start_logged(name: &str, args: &[&str], log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.expect("the log can be written");
+        Self::run(Command::new(program(name)).args(args).stderr(file))
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .spawn()
             .expect("invariant: the binary is there");
         let stdout = child.stdout.take().expect("piped");
         let line = BufReader::new(stdout).lines().next();
         let Some(Ok(line)) = line else {
-            panic!(
-                "{name} {args:?} ended before it was ready: {:?}",
-                child.wait()
-            );
+            panic!("{command:?} ended before it was ready: {:?}", child.wait());
         };
         let part = |key: &str| {
             let found = line.split(' ').find_map(|part| part.strip_prefix(key));
@@ -65,6 +74,17 @@ impl Server {
     }
 }
 
+/// Allows a process files of at most so many bytes; `None`: as long as it likes. A disk that takes nothing, to one
+/// process alone.
+pub fn limit_files(pid: u32, bytes: Option<u64>) {
+    let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+    let limited = Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--fsize={limit}:")])
+        .status()
+        .expect("prlimit runs");
+    assert!(limited.success());
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // Of a test that failed; else it has ended.
@@ -75,8 +95,12 @@ impl Drop for Server {
 
 /// Runs a binary that is expected to end by itself: its status and what it said on standard error.
 pub fn run(name: &str, args: &[&str]) -> (Option<i32>, String) {
-    let mut child = Command::new(program(name))
-        .args(args)
+    run_command(Command::new(program(name)).args(args))
+}
+
+/// The same for any command.
+pub fn run_command(command: &mut Command) -> (Option<i32>, String) {
+    let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -55,25 +55,50 @@ async fn a_web_page_cannot_act_for_the_user_and_errors_say_what_to_do() {
             .body(body.clone())
     };
 
-    let foreign = post()
+    // A page elsewhere, one without an origin of its own, another server on this host, and this one by another name.
+    let port = server.http.rsplit(':').next().expect("a port");
+    let aliases = [
+        "https://evil.example",
+        "null",
+        "http://127.0.0.1:1",
+        "http://localhost",
+        &format!("http://localhost:{port}"),
+        &format!("http://127.0.0.1:{port}.evil.example"),
+    ];
+    for origin in aliases {
+        let foreign = post().header(ORIGIN, origin).send().await;
+        let foreign = foreign.expect("answered");
+        assert_eq!(foreign.status(), StatusCode::FORBIDDEN, "{origin}");
+        let problem: Value = foreign.json().await.expect("JSON");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains("another origin"), "{detail}");
+    }
+    // What a form may send without asking first.
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "",
+    ] {
+        let form = client.post(&close).header(CONTENT_TYPE, kind);
+        let form = form.body(body.clone()).send().await.expect("answered");
+        assert_eq!(form.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind}");
+    }
+    // To ask first is no use: nothing is allowed.
+    let asked = client
+        .request(reqwest::Method::OPTIONS, &close)
         .header(ORIGIN, "https://evil.example")
-        .send()
-        .await
-        .expect("answered");
-    assert_eq!(foreign.status(), StatusCode::FORBIDDEN);
-    let form = client
-        .post(&close)
-        .header(CONTENT_TYPE, "text/plain")
-        .body(body.clone());
-    let form = form.send().await.expect("answered");
-    assert_eq!(form.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    let rebound = client
-        .get(format!("{base}/api/v1/nodes"))
-        .header(HOST, "evil.example");
-    assert_eq!(
-        rebound.send().await.expect("answered").status(),
-        StatusCode::FORBIDDEN
-    );
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "content-type");
+    let asked = asked.send().await.expect("answered");
+    assert!(!asked.status().is_success(), "{asked:?}");
+    assert!(!asked.headers().contains_key("access-control-allow-origin"));
+    for path in ["api/v1/nodes", "metrics", ""] {
+        let rebound = client.get(format!("{base}/{path}"));
+        let rebound = rebound.header(HOST, format!("evil.example:{port}"));
+        let status = rebound.send().await.expect("answered").status();
+        assert_eq!(status, StatusCode::FORBIDDEN, "/{path}");
+    }
     let own = post().header(ORIGIN, &base).send().await.expect("answered");
     assert_eq!(own.status(), StatusCode::NOT_FOUND);
     assert_eq!(own.headers()[CONTENT_TYPE], "application/problem+json");
@@ -288,6 +313,18 @@ fn a_start_that_cannot_be_says_why_and_how_to_mend_it() {
         &["in use", "--http"],
     );
     check(
+        &[
+            "--data-dir",
+            &other,
+            "--http",
+            "127.0.0.1:0",
+            "--grpc",
+            &server.grpc,
+        ],
+        1,
+        &["in use", "--grpc"],
+    );
+    check(
         &[&["--data-dir", data.as_str()], FREE.as_slice()].concat(),
         1,
         &["entrenar.db"],
@@ -311,12 +348,24 @@ fn a_start_that_cannot_be_says_why_and_how_to_mend_it() {
         2,
         &["config.yaml:2", "retension_raw", "retention"],
     );
-    let rules = file("rules.yaml", "rules:\n  memory_pressure:\n    used: 140%\n");
+    let rules = file(
+        "rules.yaml",
+        "rules:\n  memory_pressure:\n    raise_share: 1.4\n  power_limit:\n    shere: 0.9\n",
+    );
+    let mistakes = [
+        "rules.yaml, line 3",
+        "write a share between 0 and 1",
+        "rules.yaml, line 5",
+        "`shere`",
+    ];
     check(
         &[&["--rules", rules.as_str()], FREE.as_slice()].concat(),
         2,
-        &["rules.yaml"],
+        &mistakes,
     );
+    let (code, said) = run("entrenar", &["rules", "check", &rules]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(mistakes.iter().all(|word| said.contains(word)), "{said}");
     let receivers = file(
         "receivers.yaml",
         "receivers:\n  - {name: a, kind: pigeon}\n",
@@ -335,12 +384,45 @@ fn a_start_that_cannot_be_says_why_and_how_to_mend_it() {
         &["garbage.db"],
     );
 
-    let (code, said) = run(
-        "entrenar-agent",
-        &["--aggregator", "http://127.0.0.1:1", "--interval", "0s"],
+    let zero = file(
+        "zero.yaml",
+        "aggregator: http://127.0.0.1:1\ninterval: 0s\n",
     );
-    assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("longer than zero"), "{said}");
+    let unknown = file(
+        "unknown.yaml",
+        "aggregator: http://127.0.0.1:1\nintervall: 1s\n",
+    );
+    let spool = dir.path().join("spool").display().to_string();
+    let to_nobody = ["--aggregator", "http://127.0.0.1:1"];
+    let in_use = ["--backend", "sim", "--spool-dir", &spool, "--listen"];
+    for (args, status, words) in [
+        (
+            [&to_nobody[..], &["--interval", "0s"]].concat(),
+            2,
+            ["--interval", "longer than zero"],
+        ),
+        (
+            vec!["--config", &zero],
+            2,
+            ["zero.yaml:2", "longer than zero"],
+        ),
+        (
+            vec!["--config", &unknown],
+            2,
+            ["unknown.yaml:2", "did you mean `interval`"],
+        ),
+        (
+            [&to_nobody[..], &in_use, &[server.http.as_str()]].concat(),
+            1,
+            ["could not listen", "--listen"],
+        ),
+    ] {
+        let (code, said) = run("entrenar-agent", &args);
+        assert_eq!(code, Some(status), "{args:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{args:?}: {word:?} is not in: {said}");
+        }
+    }
 }
 
 #[tokio::test]
