@@ -8,6 +8,7 @@
 
 pub mod certs;
 pub mod config;
+mod leave;
 mod run;
 mod tls;
 
@@ -28,4 +29,5 @@ pub mod query;
 pub mod status;
 pub mod web;
 
+pub use leave::Leave;
 pub use run::{Running, StartError, run_until_signal, start};

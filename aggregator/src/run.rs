@@ -23,6 +23,7 @@ use crate::access::{Access, Protection, may_listen};
 use crate::andon::RuleBook;
 use crate::config::Config;
 use crate::ingest::Ingest;
+use crate::leave::Leave;
 use crate::line::driver::{Driver, LineHandle};
 use crate::line::{Line, LineConfig};
 use crate::notify::decider::Decider;
@@ -419,8 +420,9 @@ pub fn run_until_signal(config: Config) -> ExitCode {
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let running = start(config, Arc::new(SystemClock), stop.clone()).await?;
+        let leave = Leave::listen().map_err(StartError::Failed)?;
         println!("ready http={} grpc={}", running.http, running.grpc);
-        wait_for_signal().await.map_err(StartError::Failed)?;
+        leave.asked().await;
         info!("leaving");
         stop.cancel();
         if tokio::time::timeout(LEAVE_WITHIN, running.ended())
@@ -443,14 +445,4 @@ pub fn run_until_signal(config: Config) -> ExitCode {
 fn fail(error: &anyhow::Error, code: ExitCode) -> ExitCode {
     eprintln!("error: {error:#}");
     code
-}
-
-async fn wait_for_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        result = tokio::signal::ctrl_c() => result.context("could not listen for SIGINT")?,
-    }
-    Ok(())
 }

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use entrenar::clock::{Clock, SystemClock};
 use entrenar::config::duration;
 use entrenar::sim::{Scenario, SimConfig, SimFleet, parse_faults};
-use entrenar_aggregator::StartError;
 use entrenar_aggregator::config::{Config, LogFormat, init_logs};
+use entrenar_aggregator::{Leave, StartError};
 use tokio_util::sync::CancellationToken;
 
 use crate::service;
@@ -150,8 +150,9 @@ async fn serve(args: Args) -> Result<(), StartError> {
         &data_dir.join("spool"),
         args.interval,
     );
+    let leave = Leave::listen().map_err(StartError::Failed)?;
     println!("ready http={} grpc={}", running.http, running.grpc);
-    service::signalled().await?;
+    leave.asked().await;
     // The agents first, so that their goodbyes are heard.
     let ended = tokio::task::spawn_blocking(move || keepers.end());
     // They have their own deadline; the aggregator ends in any case.

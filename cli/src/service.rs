@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use entrenar::backend::GpuBackend;
 use entrenar::clock::SystemClock;
 use entrenar_agent::Seams;
@@ -48,20 +48,6 @@ pub(crate) async fn aggregator(
     stop: &CancellationToken,
 ) -> Result<Running, StartError> {
     entrenar_aggregator::start(config, Arc::new(SystemClock), stop.clone()).await
-}
-
-/// Waits for SIGTERM or SIGINT.
-pub(crate) async fn signalled() -> Result<(), StartError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = async {
-        let mut terminate =
-            signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
-        tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            result = tokio::signal::ctrl_c() => result.context("could not listen for SIGINT"),
-        }
-    };
-    signals.await.map_err(StartError::Failed)
 }
 
 /// Ends the aggregator: what it took is committed.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use entrenar::backend::GpuBackend;
 use entrenar::nvml::NvmlBackend;
 use entrenar_agent::config::Config as AgentConfig;
-use entrenar_aggregator::StartError;
 use entrenar_aggregator::config::{Config, LogFormat, init_logs};
+use entrenar_aggregator::{Leave, StartError};
 use tokio_util::sync::CancellationToken;
 
 use crate::service::{self, Agent};
@@ -70,8 +70,9 @@ async fn serve(args: Args, backend: Arc<dyn GpuBackend>) -> Result<(), StartErro
         ..AgentConfig::local(aggregator, String::new(), args.data_dir.join("spool"))
     };
     let agent = Agent::start(agent, backend).map_err(StartError::Failed)?;
+    let leave = Leave::listen().map_err(StartError::Failed)?;
     println!("ready http={} grpc={}", running.http, running.grpc);
-    service::signalled().await?;
+    leave.asked().await;
     // The agent first, so that its goodbye is heard.
     let left = tokio::task::spawn_blocking(move || agent.stop());
     // It has its own deadline; the aggregator ends in any case.

@@ -78,23 +78,22 @@ impl Hooks {
 
     /// A receivers file with a webhook of the same name for each path.
     pub fn file(&self, dir: &Path, paths: &[&str]) -> String {
-        let mut text = "receivers:\n".to_owned();
-        for path in paths {
+        let webhook = |path: &&str| {
             std::fs::write(dir.join(format!("{path}.url")), self.url(path)).expect("written");
-            text += &format!("  - {{ name: {path}, kind: webhook, url_file: {path}.url }}\n");
-        }
+            format!("  - {{ name: {path}, kind: webhook, url_file: {path}.url }}\n")
+        };
+        let webhooks: String = paths.iter().map(webhook).collect();
         let file = dir.join("receivers.yaml");
-        std::fs::write(&file, text).expect("written");
+        std::fs::write(&file, format!("receivers:\n{webhooks}")).expect("written");
         file.display().to_string()
     }
 }
 
 async fn answer(answers: Option<Answers>, is_first: bool) -> Response {
     let (status, headers) = match answers {
-        None => (200, Vec::new()),
         Some(Answers::Always(status, headers)) => (status, headers),
         Some(Answers::Once(status, headers)) if is_first => (status, headers),
-        Some(Answers::Once(..)) => (200, Vec::new()),
+        None | Some(Answers::Once(..)) => (200, Vec::new()),
         Some(Answers::Never) => std::future::pending().await,
     };
     let mut response = StatusCode::from_u16(status)

@@ -288,6 +288,18 @@ async fn what_was_taken_is_there_after_a_stop_and_a_start() {
 }
 
 #[test]
+fn whoever_is_told_to_leave_as_soon_as_it_is_ready_leaves_in_good_order() {
+    let dir = directory();
+    // Each round is another chance for the signal to come first.
+    for _ in 0..10 {
+        let ended = aggregator(dir.path(), &[]).terminate();
+        assert!(ended.success(), "{ended}");
+        let ended = agent(dir.path(), "n1", "http://127.0.0.1:1", &[]).terminate();
+        assert!(ended.success(), "{ended}");
+    }
+}
+
+#[test]
 fn a_start_that_cannot_be_says_why_and_how_to_mend_it() {
     let dir = directory();
     let data = dir.path().join("data").display().to_string();
