@@ -25,7 +25,12 @@ fn depth(kind: Kind) -> Option<u8> {
         Kind::GpuLost => Some(1),
         Kind::Xid => Some(2),
         Kind::GpuUnresponsive => Some(3),
-        Kind::GpuIdle => Some(4),
+        Kind::StorageStall | Kind::NetworkFault => Some(4),
+        Kind::JobHang => Some(5),
+        Kind::JobStall | Kind::StartupStuck => Some(6),
+        Kind::Straggler => Some(7),
+        Kind::JobSlow => Some(8),
+        Kind::GpuIdle | Kind::PartialUse => Some(9),
         _ => None,
     }
 }
@@ -57,12 +62,19 @@ pub(super) fn explains(cause: &Up, effect: &Up, fleet: &Fleet, rule: &CausesRule
         _ => false,
     };
     deeper
-        && cause.severity == Severity::Critical
+        && is_weighty(cause, effect)
         && effect.started_at + rule.explain_within.0 >= cause.started_at
         && cause
             .explains_until
             .is_none_or(|until| effect.started_at <= until + rule.explain_within.0)
         && concerns(&cause.scope, &effect.scope, fleet)
+}
+
+/// What calls people explains what else they would be called for; between findings about jobs, the weight of the effect
+/// is enough.
+fn is_weighty(cause: &Up, effect: &Up) -> bool {
+    let is_of_job = depth(cause.kind) >= depth(Kind::JobHang);
+    cause.severity == Severity::Critical || (is_of_job && cause.severity >= effect.severity)
 }
 
 /// Whether trouble with one thing is trouble for another.

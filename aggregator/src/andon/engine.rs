@@ -5,6 +5,7 @@
 //! [`Memory`]; everything else can be found again.
 
 mod events;
+mod jobs;
 mod resolve;
 mod samples;
 mod sweep;
@@ -17,7 +18,8 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::fleet::{Fleet, JobView, Node};
-use super::idle::job_state;
+use super::job::idle::job_state;
+use super::job::together::TogetherState;
 use super::lost::Why;
 use super::monitoring::{Blackout, clock_finding};
 use super::register::{Links, Register, Report};
@@ -52,6 +54,7 @@ pub(super) struct Memory {
     fleet: Fleet,
     register: Register,
     blackout: Option<Blackout>,
+    together: TogetherState,
 }
 
 impl Engine {

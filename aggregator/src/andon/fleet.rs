@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use entrenar::andon::Cord;
 use entrenar::gpu::{GpuInfo, GpuUuid, NodeId};
 use entrenar::report::{Holder, Inventory, JobKind, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::gpu::Gpu;
+use super::job::JobWatch;
 use super::rules::index::SetId;
 use super::xid::XidState;
 use super::{CordKey, GpuAt, Kind, Presence, Scope};
@@ -102,12 +102,7 @@ pub(super) struct Job {
     pub(super) members: BTreeMap<GpuUuid, NodeId>,
     /// GPUs that it holds or held, and their nodes: a cause on one of them concerns it.
     pub(super) touched: BTreeSet<(NodeId, GpuUuid)>,
-    /// Watches for idle GPUs.
-    pub(super) idle: Cord,
-    /// The job's own time at which it was last judged.
-    pub(super) judged_at: Option<Timestamp>,
-    /// How many idle GPUs were told of.
-    pub(super) told: usize,
+    pub(super) watch: JobWatch,
     pub(super) xid: XidState,
     /// The rules that hold for it.
     #[serde(skip)]
@@ -118,9 +113,8 @@ impl Job {
     /// Forgets what a rule remembered: it was switched off.
     pub(super) fn reset(&mut self, kind: Kind) {
         match kind {
-            Kind::GpuIdle => self.idle = Cord::default(),
             Kind::Xid => self.xid = XidState::default(),
-            _ => {}
+            other => self.watch.reset(other),
         }
     }
 }
@@ -133,6 +127,8 @@ pub enum JobState {
     Working,
     /// None works at the moment: a start, a checkpoint, or the beginning of trouble.
     Waiting,
+    /// It gets nothing done any more, and an incident says so.
+    Hung,
     /// It has idle GPUs for so long that an incident is open.
     Idle,
     /// None of its GPUs is heard of.
@@ -145,6 +141,7 @@ impl JobState {
         match self {
             Self::Working => "working",
             Self::Waiting => "waiting",
+            Self::Hung => "hung",
             Self::Idle => "idle",
             Self::Unknown => "unknown",
         }
@@ -296,7 +293,7 @@ impl Fleet {
             .as_ref()
             .map(|holder| (holder.job.clone(), holder.kind));
         let place = (gpu.at.node.clone(), gpu.at.uuid.clone());
-        if let Some(left) = gpu.take_holder(at, holder)
+        if let Some(left) = gpu.take_holder(holder)
             && let Some(job) = self.jobs.get_mut(&left)
         {
             job.members.remove(uuid);
@@ -307,9 +304,7 @@ impl Fleet {
                 started_at: at,
                 members: BTreeMap::new(),
                 touched: BTreeSet::new(),
-                idle: Cord::default(),
-                judged_at: None,
-                told: 0,
+                watch: JobWatch::default(),
                 xid: XidState::default(),
                 rules: SetId::default(),
             });

@@ -10,11 +10,11 @@ use entrenar::report::{Holder, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::idle::IdleState;
+use super::pulse::Pulse;
 use super::recent::Recent;
 use super::rules::RuleSet;
 use super::rules::index::SetId;
-use super::sample::{Activity, EnergyMeter, PowerLevels, Sample, activity, status_of};
+use super::sample::{Sample, status_of};
 use super::watch::{Look, Said, Signal, Telling, Watches};
 use super::{GpuAt, Kind};
 
@@ -37,10 +37,10 @@ pub(super) struct Gpu {
     pub(super) last_tick: Option<Timestamp>,
     /// By the aggregator's clock: the last time the GPU said something itself.
     pub(super) last_data: Option<Timestamp>,
-    pub(super) activity: Option<Activity>,
-    energy: EnergyMeter,
+    /// The device's calls came back, last time.
+    answers: bool,
+    pub(super) pulse: Pulse,
     recent: Recent,
-    pub(super) idle: IdleState,
     /// Read at a slower pace, so it is kept.
     limit_mw: Option<i64>,
     pub(super) watches: Watches,
@@ -75,10 +75,9 @@ impl Gpu {
             suspended: false,
             last_tick: None,
             last_data: None,
-            activity: None,
-            energy: EnergyMeter::default(),
+            answers: true,
+            pulse: Pulse::default(),
             recent: Recent::default(),
-            idle: IdleState::default(),
             limit_mw: None,
             watches: Watches::default(),
             rules: SetId::default(),
@@ -116,7 +115,7 @@ impl Gpu {
     }
 
     /// Takes a new holder; returns the job that it left, if it is another.
-    pub(super) fn take_holder(&mut self, at: Timestamp, holder: Option<Holder>) -> Option<String> {
+    pub(super) fn take_holder(&mut self, holder: Option<Holder>) -> Option<String> {
         let left = self.holder.take().map(|holder| holder.job);
         self.holder = holder.map(|mut holder| {
             holder.pids.truncate(MOST_PIDS);
@@ -128,7 +127,7 @@ impl Gpu {
             return None;
         }
         self.suspended = false;
-        self.idle = IdleState::new(at);
+        self.pulse.of_new_holder();
         left
     }
 
@@ -144,15 +143,17 @@ impl Gpu {
         } = tick;
         self.last_tick = Some(at);
         let status = status_of(tick.row);
+        self.answers = status == NvmlStatus::Ok;
         let mut sample = Sample::default();
         let mut was_reset = false;
         if status == NvmlStatus::Ok {
             self.last_data = Some(now);
             sample = self.read(tick.row);
             self.recent.push(at, interval.as_millis() as i64, &sample);
-            was_reset = self.note_work(at, interval, &sample);
+            let interval_ms = interval.as_millis() as i64;
+            was_reset = self.pulse.observe(at, interval_ms, tick.row, &self.model);
         } else {
-            self.activity = None;
+            self.pulse.observe_nothing();
         }
         let look = Look {
             at,
@@ -173,15 +174,9 @@ impl Gpu {
         sample
     }
 
-    /// Takes note of what the GPU does. True when its counters began anew.
-    fn note_work(&mut self, at: Timestamp, interval: Duration, sample: &Sample) -> bool {
-        let was_reset = sample
-            .energy_mj
-            .is_some_and(|energy| self.energy.push(at, energy));
-        let levels = PowerLevels::of(&self.model, self.limit_mw);
-        self.activity = activity(sample, self.energy.mean_mw(), levels);
-        self.idle.observe(at, self.activity, interval);
-        was_reset
+    /// Whether the device's calls came back, last time.
+    pub(super) fn answers(&self) -> bool {
+        self.answers
     }
 
     /// The driver logged an error code for this GPU. What the cords say is added to `said`.
@@ -248,7 +243,7 @@ mod tests {
             pids: (0..10_000).collect(),
             ..Holder::default()
         };
-        gpu.take_holder(Timestamp(0), Some(holder));
+        gpu.take_holder(Some(holder));
         let rules = RuleSet::default();
         let row = Values::default()
             .with(entrenar::metric::TEMPERATURE, 60)

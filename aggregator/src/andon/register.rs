@@ -310,7 +310,8 @@ impl Register {
             .retain(|_, down| now.0 - down.last_at.0 <= REMEMBER_MS);
         let is_orphan = |up: &Up| {
             let cause = up.consequence_of.as_ref();
-            cause.is_some_and(|cause| !self.up.contains_key(cause))
+            // One that is about to be over itself goes with its cause.
+            !up.recovering && cause.is_some_and(|cause| !self.up.contains_key(cause))
         };
         let orphans: Vec<CordKey> = self
             .up

@@ -241,7 +241,15 @@ rule_set! {
     power_limit: super::power::PowerLimitRule,
 
     // Jobs.
-    gpu_idle: super::idle::GpuIdleRule,
+    job_hang: super::job::hang::JobHangRule,
+    job_stall: super::job::stall::JobStallRule,
+    startup_stuck: super::job::startup::StartupStuckRule,
+    straggler: super::job::straggler::StragglerRule,
+    job_slow: super::job::slow::JobSlowRule,
+    gpu_idle: super::job::idle::GpuIdleRule,
+    partial_use: super::job::partial::PartialUseRule,
+    storage_stall: super::job::together::StorageStallRule,
+    network_fault: super::job::together::NetworkFaultRule,
 
     // GPUs, by what goes wrong with them.
     xid: super::xid::XidRule,

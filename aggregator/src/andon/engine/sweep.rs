@@ -3,29 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use entrenar::andon::{Patience, Verdict};
 use entrenar::gpu::NodeId;
 use entrenar::unit::Timestamp;
-use std::time::Duration;
 
 use super::{Engine, cord};
 use crate::andon::cause::shared_label;
 use crate::andon::finding::time_of_day;
 use crate::andon::fleet::{Fleet, Node};
-use crate::andon::idle::{idle_gpus, job_time};
 use crate::andon::monitoring::{Blackout, blackout_finding, is_blackout, outage_finding};
 use crate::andon::node::{cohort, group_finding, node_finding, rack_of};
-use crate::andon::rules::Rule as _;
 use crate::andon::rules::index::RuleIndex;
 use crate::andon::watch::needs_data;
-use crate::andon::{Change, Kind, Presence, Resolution, Scope};
+use crate::andon::{Kind, Presence, Resolution, Scope};
 
 /// Sweeps closer together than this are one.
 const SWEEP_MS: i64 = 200;
 /// Jobs and quiet XIDs are looked at this often.
 const JUDGE_MS: i64 = 1000;
-/// A job's cord is used to gaps: it is looked at by the fleet's clock, and its own time moves in steps.
-const JOB_STEP: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(super) fn sweep(&mut self, now: Timestamp) {
@@ -43,7 +37,7 @@ impl Engine {
         let judged = self.memory.judged_at;
         if judged.is_none_or(|judged| !(0..JUDGE_MS).contains(&(now.0 - judged.0))) {
             self.memory.judged_at = Some(now);
-            self.judge_jobs();
+            self.judge_jobs(now);
             self.settle_xids(now);
             let causes = &self.rules.causes;
             self.memory.register.look_after_orphans(now, causes);
@@ -278,77 +272,6 @@ impl Engine {
         for (dark, key) in found {
             self.memory.register.set_dark(&key, now, dark);
         }
-    }
-
-    fn judge_jobs(&mut self) {
-        let names: Vec<String> = self.memory.fleet.jobs.keys().cloned().collect();
-        for name in names {
-            self.judge_job(&name);
-        }
-    }
-
-    /// All idle GPUs of a job are one finding.
-    fn judge_job(&mut self, name: &str) -> Option<()> {
-        let rules = self.rules_of_job(name);
-        let rule = &rules.gpu_idle;
-        if !rule.enabled {
-            return None;
-        }
-        let fleet = &self.memory.fleet;
-        let job = fleet.jobs.get(name)?;
-        let stopped = fleet.members(job).any(|(_, gpu)| gpu.is_suspended());
-        let is_watched = rule.kinds.contains(&job.kind) && !stopped;
-        if !is_watched && !job.idle.is_raised() {
-            return None;
-        }
-        let (at, interval) = job_time(fleet, job)?;
-        if job.judged_at.is_some_and(|judged| at <= judged) {
-            return None;
-        }
-        let idle = idle_gpus(fleet, job, at, rule).filter(|_| is_watched);
-        let patience = Patience {
-            hold: Duration::ZERO,
-            settle: rule.settle.0,
-        };
-        let verdict = if idle.is_some() {
-            Verdict::Unwelcome
-        } else {
-            Verdict::Fine
-        };
-        let mut cord = job.idle;
-        let change = cord.observe(at, verdict, patience, interval.max(JOB_STEP));
-        let labels = rule.labels.clone();
-        let said = idle.map(|idle| {
-            let finding = idle.finding(name, job, &labels, rule);
-            (idle.places(), idle.since, finding)
-        });
-        let grown = said.as_ref().map_or(0, |(gpus, ..)| gpus.len()) >= 2 * job.told.max(1);
-        let change = match change.map(Change::from) {
-            None if grown && cord.is_raised() => Some(Change::Updated),
-            other => other,
-        };
-        let gpus = said
-            .as_ref()
-            .map(|(gpus, ..)| gpus.clone())
-            .unwrap_or_default();
-        let job = self.memory.fleet.jobs.get_mut(name)?;
-        (job.idle, job.judged_at) = (cord, Some(at));
-        match change? {
-            Change::Cleared { .. } => job.told = 0,
-            Change::Recovering => {}
-            _ => job.told = gpus.len(),
-        }
-        let scope = Scope::Job {
-            job: name.to_owned(),
-            gpus,
-        };
-        let (since, finding) = said.map_or_else(
-            || (at, crate::andon::Finding::default()),
-            |(_, since, finding)| (since, finding),
-        );
-        let said = (rule.uid(), rule.severity, since, finding);
-        self.report(Kind::GpuIdle, scope, change?, at, said);
-        Some(())
     }
 }
 

@@ -1,0 +1,153 @@
+//! Jobs are looked at: each for itself, then together.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use entrenar::unit::Timestamp;
+
+use super::Engine;
+use crate::andon::Kind;
+use crate::andon::job::JobWatch;
+use crate::andon::job::hang::began;
+use crate::andon::job::look::JobLook;
+use crate::andon::job::together::Dead;
+use crate::andon::pulse::Activity;
+
+/// Programs of a GPU that are blocked on input or output, or stopped: the state's code.
+const BLOCKED: i64 = 2;
+/// Jobs whose hosts tell nothing may all be in a checkpoint for so long, in milliseconds.
+const BLIND_MS: i64 = 150_000;
+/// A job is no longer taken to pause after this, whatever pauses are known of it.
+const LONGEST_MS: i64 = 240_000;
+
+impl Engine {
+    pub(super) fn judge_jobs(&mut self, now: Timestamp) {
+        let names: Vec<String> = self.memory.fleet.jobs.keys().cloned().collect();
+        let mut dead = Vec::new();
+        for name in names {
+            self.judge_job(&name, &mut dead);
+        }
+        self.judge_together(now, &dead);
+    }
+
+    fn judge_job(&mut self, name: &str, dead: &mut Vec<Dead>) -> Option<()> {
+        let rules = self.rules_of_job(name);
+        let fleet = &mut self.memory.fleet;
+        let mut watch = std::mem::take(&mut fleet.jobs.get_mut(name)?.watch);
+        let was_slow = watch.slow.is_raised();
+        let mut said = Vec::new();
+        let mut at = None;
+        if let Some(job) = fleet.jobs.get(name)
+            && let Some(look) = JobLook::of(fleet, name, job)
+            && watch.judged_at.is_none_or(|judged| judged < look.at)
+        {
+            at = Some(look.at);
+            watch.observe(&look, &rules, &mut said);
+            let dead_ms = watch.dead_ms(look.at);
+            if dead_ms > 0 && watch.productive_ms > 0 {
+                dead.push(dead_job(&look, &watch, dead_ms));
+            }
+        } else if watch.pause.is_some()
+            && let Some(job) = fleet.jobs.get(name)
+            && let Some(look) = JobLook::of(fleet, name, job)
+        {
+            // Nothing new of it since: it is as dead as it was.
+            let dead_ms = watch.dead_ms(look.at);
+            if dead_ms > 0 && watch.productive_ms > 0 {
+                dead.push(dead_job(&look, &watch, dead_ms));
+            }
+        }
+        let is_slow = watch.slow.is_raised();
+        fleet.jobs.get_mut(name)?.watch = watch;
+        if was_slow != is_slow {
+            self.freeze(name, is_slow);
+        }
+        for one in said {
+            let what = (one.rule, one.severity, one.started_at, one.finding);
+            self.report(one.kind, one.scope, one.change, at?, what);
+        }
+        Some(())
+    }
+
+    /// The long means of a slow job's GPUs stand still, so that it is not taken for normal.
+    fn freeze(&mut self, name: &str, frozen: bool) {
+        let fleet = &mut self.memory.fleet;
+        let Some(job) = fleet.jobs.get(name) else {
+            return;
+        };
+        let uuids: Vec<_> = job.members.keys().cloned().collect();
+        for uuid in uuids {
+            if let Some(gpu) = fleet.gpu_mut(&uuid) {
+                gpu.pulse.frozen = frozen;
+            }
+        }
+    }
+
+    fn judge_together(&mut self, now: Timestamp, dead: &[Dead]) {
+        let rules = Arc::clone(&self.rules);
+        let mut dead = dead.to_vec();
+        for job in &mut dead {
+            job.is_explained = self.is_explained(&job.job);
+        }
+        let together = &mut self.memory.together;
+        let mut said = Vec::new();
+        if rules.storage_stall.enabled {
+            said.extend(together.observe_storage(now, &dead, &rules.storage_stall));
+        }
+        if rules.network_fault.enabled {
+            said.extend(together.observe_network(now, &dead, &rules.network_fault));
+        }
+        for one in said {
+            let what = (one.rule, one.severity, one.started_at, one.finding);
+            self.report(one.kind, one.scope, one.change, now, what);
+        }
+    }
+
+    /// Whether something deeper than the job itself, on one of its nodes, explains why it stands still.
+    fn is_explained(&self, name: &str) -> bool {
+        let fleet = &self.memory.fleet;
+        let deeper = |kind| {
+            matches!(
+                kind,
+                Kind::NodeLost | Kind::GpuLost | Kind::GpuUnresponsive | Kind::EccUncorrectable
+            )
+        };
+        let keys = self.memory.register.keys(|_, scope, kind| {
+            deeper(kind)
+                && match scope {
+                    crate::andon::Scope::Gpu { gpu } => fleet.job_has_gpu(name, &gpu.uuid),
+                    crate::andon::Scope::Node { node } => fleet.job_has_node(name, node),
+                    crate::andon::Scope::Nodes { nodes, .. } => {
+                        nodes.iter().any(|node| fleet.job_has_node(name, node))
+                    }
+                    _ => false,
+                }
+        });
+        !keys.is_empty()
+    }
+}
+
+fn dead_job(look: &JobLook<'_>, watch: &JobWatch, dead_ms: i64) -> Dead {
+    let known_ms = watch.gaps.quantile_ms(0.999) * 3 / 2;
+    let blind_ms = if look.sees_hosts() { 0 } else { BLIND_MS };
+    let mut nodes = BTreeSet::new();
+    let mut is_blocked = false;
+    for (_, gpu) in look.heard() {
+        if !nodes.contains(&gpu.at.node) {
+            nodes.insert(gpu.at.node.clone());
+        }
+        let idles = matches!(gpu.pulse.activity, Some(Activity::Idle));
+        is_blocked |= idles && gpu.pulse.program_state == Some(BLOCKED);
+    }
+    Dead {
+        job: look.name.to_owned(),
+        since: began(look).unwrap_or(look.at),
+        dead_ms,
+        pause_ms: known_ms.max(blind_ms).min(LONGEST_MS),
+        interval_ms: look.interval_ms,
+        nodes,
+        idle_share: look.n_idle as f32 / look.n_known().max(1) as f32,
+        is_blocked,
+        is_explained: false,
+    }
+}

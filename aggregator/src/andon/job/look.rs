@@ -1,0 +1,188 @@
+//! What a job's GPUs do together, at one moment of the job's own time. *(pure)*
+
+use entrenar::report::{JobKind, Labels};
+use entrenar::unit::Timestamp;
+
+use crate::andon::fleet::{Fleet, Job, Node};
+use crate::andon::gpu::Gpu;
+use crate::andon::pulse::Activity;
+use crate::andon::{GpuAt, Presence};
+
+/// Of so many GPUs one may still do something while the job as a whole hangs.
+const ALONE_FROM: usize = 4;
+/// … and this share of many.
+const EXCEPTIONS: f64 = 0.1;
+/// A member whose latest sample is this many intervals behind the newest is not heard of.
+const DARK_INTERVALS: i64 = 2;
+
+/// What a job's GPUs do together.
+pub(in crate::andon) struct JobLook<'a> {
+    pub(in crate::andon) fleet: &'a Fleet,
+    pub(in crate::andon) name: &'a str,
+    pub(in crate::andon) job: &'a Job,
+    /// The earliest of the live members' latest samples.
+    pub(in crate::andon) at: Timestamp,
+    pub(in crate::andon) interval_ms: i64,
+    pub(in crate::andon) n_members: usize,
+    pub(in crate::andon) n_work: usize,
+    pub(in crate::andon) n_spin: usize,
+    pub(in crate::andon) n_idle: usize,
+    pub(in crate::andon) n_off: usize,
+    /// Heard of, and what it does is not known.
+    pub(in crate::andon) n_unknown: usize,
+    /// Not heard of, or their device does not answer.
+    pub(in crate::andon) n_dark: usize,
+    n_suspended: usize,
+    /// Members whose host's CPU time or files are seen.
+    n_with_host: usize,
+    /// The last sign of life of any host.
+    pub(in crate::andon) progress_at: Option<Timestamp>,
+    link_rate: f32,
+}
+
+impl<'a> JobLook<'a> {
+    /// `None`: no member is heard of.
+    pub(in crate::andon) fn of(fleet: &'a Fleet, name: &'a str, job: &'a Job) -> Option<Self> {
+        let (mut newest, mut interval_ms) = (None, 0);
+        for (node, gpu) in fleet.members(job).filter(|(node, _)| is_live(node)) {
+            newest = newest.max(gpu.last_tick);
+            interval_ms = interval_ms.max(node.interval_ms);
+        }
+        let newest = newest?;
+        let mut look = Self {
+            fleet,
+            name,
+            job,
+            at: newest,
+            interval_ms,
+            n_members: 0,
+            n_work: 0,
+            n_spin: 0,
+            n_idle: 0,
+            n_off: 0,
+            n_unknown: 0,
+            n_dark: 0,
+            n_suspended: 0,
+            n_with_host: 0,
+            progress_at: None,
+            link_rate: 0.0,
+        };
+        for (node, gpu) in fleet.members(job) {
+            look.add(node, gpu, newest);
+        }
+        Some(look)
+    }
+
+    fn add(&mut self, node: &Node, gpu: &Gpu, newest: Timestamp) {
+        self.n_members += 1;
+        let heard = gpu
+            .last_tick
+            .filter(|at| is_live(node) && newest.0 - at.0 <= DARK_INTERVALS * self.interval_ms);
+        let Some(tick) = heard.filter(|_| gpu.answers()) else {
+            self.n_dark += 1;
+            return;
+        };
+        self.at = self.at.min(tick);
+        let pulse = &gpu.pulse;
+        match pulse.activity {
+            Some(Activity::Work) => self.n_work += 1,
+            Some(Activity::Spin) => self.n_spin += 1,
+            Some(Activity::Idle) => self.n_idle += 1,
+            Some(Activity::Off) => self.n_off += 1,
+            None => self.n_unknown += 1,
+        }
+        self.n_suspended += usize::from(gpu.is_suspended());
+        self.n_with_host += usize::from(pulse.sees_host);
+        // One that goes on alone copies and reads as it always did: that is no life of the others.
+        if pulse.activity != Some(Activity::Work) {
+            self.progress_at = self.progress_at.max(pulse.progress_at);
+        }
+        self.link_rate += pulse.link_rate.unwrap_or(0.0) + pulse.network_rate.unwrap_or(0.0);
+    }
+
+    /// Members that are heard of and of which is known what they do.
+    pub(in crate::andon) fn n_known(&self) -> usize {
+        self.n_work + self.n_spin + self.n_idle + self.n_off
+    }
+
+    /// The scheduler holds it stopped.
+    pub(in crate::andon) fn is_suspended(&self) -> bool {
+        self.n_suspended > 0
+    }
+
+    /// The hosts of its members tell of files and CPU time.
+    pub(in crate::andon) fn sees_hosts(&self) -> bool {
+        let heard = self.n_members - self.n_dark;
+        heard > 0 && self.n_with_host * 2 >= heard
+    }
+
+    pub(in crate::andon) fn work_share(&self) -> f32 {
+        self.n_work as f32 / self.n_known().max(1) as f32
+    }
+
+    /// Bytes a second and GPU over NVLink and RDMA.
+    pub(in crate::andon) fn mean_link_rate(&self) -> f32 {
+        self.link_rate / self.n_known().max(1) as f32
+    }
+
+    /// How many may still do something while the job as a whole gets nothing done.
+    pub(in crate::andon) fn exceptions(&self) -> usize {
+        let known = self.n_known();
+        let few = (known as f64 * EXCEPTIONS) as usize;
+        few.max(usize::from(known >= ALONE_FROM))
+    }
+
+    /// All of its GPUs, but for a few, get nothing done.
+    pub(in crate::andon) fn is_paused(&self) -> bool {
+        self.n_known() > 0 && self.n_work <= self.exceptions()
+    }
+
+    /// Most of them have no program any more: it has ended, or starts anew.
+    pub(in crate::andon) fn is_off(&self) -> bool {
+        self.n_off * 2 > self.n_known()
+    }
+
+    /// Its members that are heard of, with their nodes.
+    pub(in crate::andon) fn heard(&self) -> impl Iterator<Item = (&'a Node, &'a Gpu)> + '_ {
+        let oldest = self.at.0;
+        self.fleet.members(self.job).filter(move |(node, gpu)| {
+            is_live(node) && gpu.answers() && gpu.last_tick.is_some_and(|at| at.0 >= oldest)
+        })
+    }
+
+    /// Its members that are not heard of, or whose device does not answer.
+    pub(in crate::andon) fn dark(&self) -> impl Iterator<Item = &'a Gpu> + '_ {
+        let oldest = self.at.0;
+        let is_dark = move |node: &Node, gpu: &Gpu| {
+            !is_live(node) || !gpu.answers() || gpu.last_tick.is_none_or(|at| at.0 < oldest)
+        };
+        self.fleet
+            .members(self.job)
+            .filter(move |(node, gpu)| is_dark(node, gpu))
+            .map(|(_, gpu)| gpu)
+    }
+
+    /// Where it runs, sorted.
+    pub(in crate::andon) fn places(&self) -> Vec<GpuAt> {
+        let mut places: Vec<GpuAt> = self
+            .fleet
+            .members(self.job)
+            .map(|(_, gpu)| gpu.at.clone())
+            .collect();
+        places.sort();
+        places
+    }
+
+    /// Labels of a finding about the whole job.
+    pub(in crate::andon) fn labels(&self) -> Labels {
+        let kind = match self.job.kind {
+            JobKind::Unknown => "unknown",
+            known => known.name(),
+        };
+        Labels::from([("job_kind".to_owned(), kind.to_owned())])
+    }
+}
+
+fn is_live(node: &Node) -> bool {
+    matches!(node.presence, Presence::Live | Presence::Late)
+}

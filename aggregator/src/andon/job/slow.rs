@@ -1,0 +1,147 @@
+//! JobSlow: a job is slower than it was. *(pure)*
+//!
+//! How busy its GPUs' memory is while they work follows the step rate: half as many steps move half as many bytes. Each
+//! GPU is held against its own long mean, so that imbalance between ranks does not matter; the job's pace is the median
+//! of its ranks. Pauses do not count, only what happens between them.
+
+use entrenar::andon::{Cord, Patience, Verdict};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use super::look::JobLook;
+use super::{JobWatch, Said, may_train};
+use crate::andon::finding::{finding, lasting, percent};
+use crate::andon::gpu::Gpu;
+use crate::andon::pulse::Pulse;
+use crate::andon::rules::{Rule as _, Span, require, rule};
+use crate::andon::{Change, Evidence, Kind, Scope};
+
+rule! {
+    /// A job is slower than it was.
+    JobSlowRule: JobSlow, named "job_slow", Warning, true;
+    /// At most this share of its own pace.
+    raise_share: f64 = 0.9;
+    /// At least this share of its own pace is fine again.
+    clear_share: f64 = 0.95;
+    /// How long it must be slow: longer than evaluations take.
+    hold: Span = Span::secs(300);
+    /// How long it must be fine.
+    settle: Span = Span::secs(300);
+    /// How long it must have worked for its own pace to be known.
+    known_after: Span = Span::secs(600);
+    => |this| {
+        let share = |value: f64| value > 0.0 && value <= 1.0;
+        require(share(this.raise_share), "raise_share", "write a share above 0 and up to 1")?;
+        require(this.clear_share >= this.raise_share && share(this.clear_share), "clear_share",
+            "write at least raise_share, and up to 1")
+    }
+}
+
+/// Less than this is no level that can be halved, in percent.
+const LEAST_MEMORY_BUSY: f32 = 4.0;
+
+/// What is remembered of a job's pace.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(in crate::andon) struct SlowState {
+    cord: Cord,
+}
+
+impl SlowState {
+    pub(in crate::andon) fn is_raised(&self) -> bool {
+        self.cord.is_raised()
+    }
+}
+
+/// A GPU's pace, as a share of its own; `None`: not known well enough.
+pub(in crate::andon) fn pace(pulse: &Pulse, known_after_ms: i64) -> Option<f32> {
+    if pulse.worked_ms < known_after_ms {
+        return None;
+    }
+    let share = |short: f32, long: f32, least: f32| {
+        (long >= least && short.is_finite()).then(|| short / long)
+    };
+    share(
+        pulse.short.memory_busy,
+        pulse.long.memory_busy,
+        LEAST_MEMORY_BUSY,
+    )
+}
+
+/// The median pace of the GPUs that work; `None`: of too few it is known.
+pub(in crate::andon) fn median_pace(look: &JobLook<'_>, known_after_ms: i64) -> Option<f32> {
+    let works = |gpu: &&Gpu| {
+        gpu.pulse
+            .activity
+            .is_some_and(super::super::pulse::Activity::is_work)
+    };
+    let gpus = look.heard().map(|(_, gpu)| gpu).filter(works);
+    let mut paces: Vec<f32> = gpus
+        .filter_map(|gpu| pace(&gpu.pulse, known_after_ms))
+        .collect();
+    if paces.is_empty() || paces.len() * 2 < look.n_known() {
+        return None;
+    }
+    let middle = paces.len() / 2;
+    let (_, median, _) = paces.select_nth_unstable_by(middle, f32::total_cmp);
+    Some(*median)
+}
+
+pub(in crate::andon) fn observe(
+    watch: &mut JobWatch,
+    look: &JobLook<'_>,
+    rule: &JobSlowRule,
+    said: &mut Vec<Said>,
+) {
+    if !rule.enabled || !may_train(look.job.kind) {
+        return;
+    }
+    let pace = median_pace(look, rule.known_after.millis());
+    let verdict = match pace.map(f64::from) {
+        Some(pace) if pace <= rule.raise_share => Verdict::Unwelcome,
+        Some(pace) if pace >= rule.clear_share => Verdict::Fine,
+        // A pause neither proves nor disproves it, and a job that ends is not slow.
+        None if !watch.slow.cord.is_raised() && !look.is_paused() => Verdict::Fine,
+        _ if watch.slow.cord.since().is_some() => return,
+        _ => Verdict::Between,
+    };
+    let patience = Patience {
+        hold: rule.hold.0,
+        settle: rule.settle.0,
+    };
+    let interval = Duration::from_millis(look.interval_ms.max(5000) as u64);
+    let change = watch
+        .slow
+        .cord
+        .observe(look.at, verdict, patience, interval);
+    let (Some(change), Some(pace)) = (change.map(Change::from), pace) else {
+        return;
+    };
+    let started_at = watch.slow.cord.since().unwrap_or(look.at);
+    let lasts = lasting(look.at.0 - started_at.0);
+    let summary = format!(
+        "Job {} runs at {} of its own pace for {lasts}",
+        look.name,
+        percent(f64::from(pace))
+    );
+    let action = "Look for what all ranks share: network, storage, a power cap. If one rank or node stands out, it is \
+                  named apart.";
+    let mut found = finding(rule, &look.labels(), summary, action)
+        .with(Evidence::new("pace", percent(f64::from(pace))).against(percent(rule.raise_share)))
+        .with(Evidence::new(
+            "GPUs that work",
+            format!("{} of {}", look.n_work, look.n_members),
+        ));
+    found.job = Some(look.name.to_owned());
+    said.push(Said {
+        kind: Kind::JobSlow,
+        rule: rule.uid(),
+        scope: Scope::Job {
+            job: look.name.to_owned(),
+            gpus: look.places(),
+        },
+        change,
+        severity: rule.severity,
+        started_at,
+        finding: found,
+    });
+}

@@ -1,0 +1,465 @@
+//! What a GPU does for its holder, from tick to tick: work, a busy wait, or nothing; and what its host does meanwhile.
+//! *(pure)*
+//!
+//! Utilisation alone cannot tell: a busy wait shows 100 %, and a job that rests between bursts shows 0 % at most
+//! instants. Counters can: energy gives the exact mean power between two ticks, whatever happened in between, and
+//! traffic, CPU time and file bytes say whether anybody still makes progress. Levels of working ticks are remembered
+//! as short and long means, so that a GPU is held against itself.
+
+use entrenar::gpu::Values;
+use entrenar::metric::{self, MetricId, clock_reason};
+use entrenar::unit::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::power_levels::PowerLevels;
+
+/// What a GPU does for its holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Activity {
+    /// It gets something done.
+    Work,
+    /// Nothing runs; a program has it open.
+    Idle,
+    /// It waits busily: a kernel is resident, memory is untouched, power is hardly above idle.
+    Spin,
+    /// No program has it open.
+    Off,
+}
+
+impl Activity {
+    pub(super) const fn is_work(self) -> bool {
+        matches!(self, Self::Work)
+    }
+}
+
+/// A kernel is resident at least this share of the time in a busy wait.
+const BUSY_PERCENT: i64 = 50;
+/// Memory is touched at most so much while nothing gets done.
+const QUIET_MEMORY_PERCENT: i64 = 2;
+/// Tensor pipes or memory bandwidth used more than this is work, in millionths.
+const TENSOR_WORK_PPM: i64 = 5_000;
+const DRAM_WORK_PPM: i64 = 20_000;
+/// Less memory in use than this, without a process: no program has the GPU open.
+const NO_CONTEXT_BYTES: i64 = 600 << 20;
+
+/// Traffic of a waiting GPU stays below this, in bytes a second: above it somebody copies.
+const PCIE_PROGRESS: f32 = 30e6;
+/// Files of a waiting program: above this somebody reads or writes, in bytes a second and GPU.
+const FILE_PROGRESS: f32 = 2e6;
+/// A program that waits uses a core or so; one that loads or compiles uses more. In cores a GPU.
+const CPU_PROGRESS: f32 = 1.9;
+
+/// Working ticks over which the short and the long mean run, in milliseconds.
+const SHORT_MS: f32 = 45_000.0;
+const LONG_MS: f32 = 1_800_000.0;
+
+/// A gap up to this, in milliseconds, is a late or lost sample and not blindness.
+const LEAST_UNSEEN_MS: i64 = 30_000;
+
+/// Shorter steps than this are added to the next: counters move in steps of their own.
+const SHORTEST_MS: i64 = 800;
+
+/// Counters at an instant.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Counter {
+    at: Timestamp,
+    value: Option<i64>,
+}
+
+impl Counter {
+    /// Per second since the last reading; `None`: not known, or the counter went back.
+    fn rate(&mut self, at: Timestamp, value: Option<i64>, scale: f32) -> Option<f32> {
+        let value = value?;
+        let Some(before) = self.value else {
+            *self = Self {
+                at,
+                value: Some(value),
+            };
+            return None;
+        };
+        let ms = at.0 - self.at.0;
+        if ms < SHORTEST_MS {
+            return None;
+        }
+        *self = Self {
+            at,
+            value: Some(value),
+        };
+        let moved = value.checked_sub(before).filter(|moved| *moved >= 0)?;
+        Some(moved as f32 / scale * 1e3 / ms as f32)
+    }
+}
+
+/// Means of what is reported while a GPU works. NaN: not reported yet.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Levels {
+    #[serde(with = "as_bits")]
+    pub(super) busy: f32,
+    #[serde(with = "as_bits")]
+    pub(super) memory_busy: f32,
+    #[serde(with = "as_bits")]
+    pub(super) clock_mhz: f32,
+    #[serde(with = "as_bits")]
+    pub(super) watts: f32,
+    #[serde(with = "as_bits")]
+    pub(super) link: f32,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self {
+            busy: f32::NAN,
+            memory_busy: f32::NAN,
+            clock_mhz: f32::NAN,
+            watts: f32::NAN,
+            link: f32::NAN,
+        }
+    }
+}
+
+impl Levels {
+    fn mix(&mut self, other: Self, share: f32) {
+        let mix = |mean: &mut f32, value: f32| {
+            if mean.is_nan() {
+                *mean = value;
+            } else if !value.is_nan() {
+                *mean += (value - *mean) * share;
+            }
+        };
+        mix(&mut self.busy, other.busy);
+        mix(&mut self.memory_busy, other.memory_busy);
+        mix(&mut self.clock_mhz, other.clock_mhz);
+        mix(&mut self.watts, other.watts);
+        mix(&mut self.link, other.link);
+    }
+}
+
+/// JSON has no NaN: means travel as their bits.
+mod as_bits {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &f32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u32(value.to_bits())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
+        Ok(f32::from_bits(u32::deserialize(from)?))
+    }
+}
+
+/// What a GPU does, from tick to tick.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Pulse {
+    energy: Counter,
+    link: Counter,
+    pcie: Counter,
+    network: Counter,
+    cpu: Counter,
+    files: Counter,
+    /// Whether its programs' CPU time and file bytes are reported.
+    pub(super) sees_host: bool,
+    /// Cores that its programs used, last time that was seen.
+    pub(super) cores: Option<f32>,
+    /// Bytes a second over its node's RDMA ports, last time that was seen.
+    pub(super) network_rate: Option<f32>,
+    /// Bytes a second over NVLink, last time that was seen.
+    pub(super) link_rate: Option<f32>,
+    /// Worst state of its programs: 2 blocked on input or output, 3 stopped.
+    pub(super) program_state: Option<i64>,
+    /// Programs that have it open.
+    pub(super) n_programs: Option<i64>,
+    /// Exact mean power since the tick before, or the gauge.
+    pub(super) watts: Option<f32>,
+    /// What the last row said.
+    pub(super) activity: Option<Activity>,
+    /// The last tick with work; of this holder.
+    pub(super) worked_at: Option<Timestamp>,
+    /// First tick without work since.
+    pub(super) quiet_since: Option<Timestamp>,
+    /// The last tick at which its host made progress: files, copies, CPU.
+    pub(super) progress_at: Option<Timestamp>,
+    /// Since when this holder has it; the first tick that was seen.
+    pub(super) held_since: Option<Timestamp>,
+    /// How long it has worked for this holder, in milliseconds.
+    pub(super) worked_ms: i64,
+    last_at: Option<Timestamp>,
+    pub(super) short: Levels,
+    pub(super) long: Levels,
+    /// Means of working ticks stand still meanwhile: the job is known to be slow.
+    pub(super) frozen: bool,
+    levels: PowerLevels,
+}
+
+impl Pulse {
+    /// Of a GPU with another holder: what it has learned of the device stays.
+    pub(super) fn of_new_holder(&mut self) {
+        *self = Self {
+            levels: self.levels,
+            energy: self.energy,
+            link: self.link,
+            pcie: self.pcie,
+            network: self.network,
+            ..Self::default()
+        };
+    }
+
+    /// A tick without an answer of the device: what it does is not known.
+    pub(super) fn observe_nothing(&mut self) {
+        self.activity = None;
+    }
+
+    /// Takes in a row that is news. `interval_ms`: between ticks. True when the energy counter went back: the driver
+    /// was reloaded, or the GPU reset.
+    pub(super) fn observe(
+        &mut self,
+        at: Timestamp,
+        interval_ms: i64,
+        row: &Values,
+        model: &str,
+    ) -> bool {
+        let was_reset =
+            row.get(metric::ENERGY) < self.energy.value && row.get(metric::ENERGY).is_some();
+        let get = |id: MetricId| row.get(id);
+        let sum = |a: MetricId, b: MetricId| match (row.get(a), row.get(b)) {
+            (None, None) => None,
+            (a, b) => Some(a.unwrap_or(0).wrapping_add(b.unwrap_or(0))),
+        };
+        self.held_since.get_or_insert(at);
+        let from_energy = self.energy.rate(at, get(metric::ENERGY), 1e3);
+        let gauge = get(metric::POWER).map(|mw| mw as f32 / 1e3);
+        self.watts = from_energy.or(gauge);
+        let link = self
+            .link
+            .rate(at, sum(metric::NVLINK_TX, metric::NVLINK_RX), 1.0);
+        self.link_rate = link.or(self.link_rate);
+        let pcie = self
+            .pcie
+            .rate(at, sum(metric::PCIE_TX, metric::PCIE_RX), 1.0);
+        self.network_rate = self
+            .network
+            .rate(at, get(metric::NETWORK), 1.0)
+            .or(self.network_rate);
+        self.note_host(at, row, sum(metric::PROCESS_READ, metric::PROCESS_WRITE));
+        if pcie.is_some_and(|rate| rate > PCIE_PROGRESS) {
+            self.progress_at = Some(at);
+        }
+        self.levels
+            .learn(model, row, gauge, self.watts, self.n_programs);
+        self.activity = self.judge(row);
+        self.note_work(at, interval_ms, row, link);
+        was_reset
+    }
+
+    fn note_host(&mut self, at: Timestamp, row: &Values, file_bytes: Option<i64>) {
+        let n_programs = row.get(metric::PROCESSES);
+        self.n_programs = n_programs.or(self.n_programs);
+        self.program_state = row.get(metric::PROCESS_STATE).or(self.program_state);
+        let cpu = row.get(metric::PROCESS_CPU);
+        self.sees_host |= cpu.is_some() || file_bytes.is_some();
+        let cores = self.cpu.rate(at, cpu, 1e3);
+        let files = self.files.rate(at, file_bytes, 1.0);
+        self.cores = cores.or(self.cores);
+        if files.is_some_and(|rate| rate > FILE_PROGRESS)
+            || cores.is_some_and(|cores| cores > CPU_PROGRESS)
+        {
+            self.progress_at = Some(at);
+        }
+    }
+
+    fn judge(&self, row: &Values) -> Option<Activity> {
+        let busy = row.get(metric::UTILIZATION)?;
+        let memory_busy = row.get(metric::MEMORY_UTILIZATION)?;
+        let over = |id, limit| row.get(id).is_some_and(|ppm| ppm > limit);
+        if memory_busy > QUIET_MEMORY_PERCENT
+            || over(metric::TENSOR_ACTIVE, TENSOR_WORK_PPM)
+            || over(metric::DRAM_ACTIVE, DRAM_WORK_PPM)
+        {
+            return Some(Activity::Work);
+        }
+        let Some(watts) = self.watts else {
+            // Without any power only rest is certain.
+            return (busy == 0 && memory_busy == 0).then(|| self.resting(row));
+        };
+        let spins = busy >= BUSY_PERCENT;
+        let limit = if spins {
+            self.levels.spin_watts()
+        } else {
+            self.levels.rest_watts()
+        };
+        Some(if watts > limit {
+            Activity::Work
+        } else if spins {
+            Activity::Spin
+        } else {
+            self.resting(row)
+        })
+    }
+
+    /// Nothing runs: with or without a program that has it open.
+    fn resting(&self, row: &Values) -> Activity {
+        let open = self.n_programs.map_or_else(
+            || {
+                row.get(metric::MEMORY_USED)
+                    .is_none_or(|bytes| bytes >= NO_CONTEXT_BYTES)
+            },
+            |n| n > 0,
+        );
+        let sleeps = row
+            .get(metric::CLOCK_EVENT_REASONS)
+            .is_some_and(|reasons| reasons & clock_reason::GPU_IDLE != 0);
+        if open && !sleeps {
+            Activity::Idle
+        } else {
+            Activity::Off
+        }
+    }
+
+    fn note_work(&mut self, at: Timestamp, interval_ms: i64, row: &Values, link: Option<f32>) {
+        let unseen_ms = self
+            .last_at
+            .replace(at)
+            .map_or(interval_ms, |last| at.0 - last.0);
+        let step_ms = unseen_ms.clamp(0, 2 * interval_ms);
+        match self.activity {
+            Some(Activity::Work) => {
+                // The first working tick after a pause is half a pause, and so is the last one before.
+                let went_on = self.quiet_since.take().is_none();
+                self.worked_ms += step_ms;
+                self.worked_at = Some(at);
+                if went_on {
+                    self.note_levels(step_ms, row, link);
+                }
+            }
+            Some(_) if step_ms >= 2 * interval_ms && unseen_ms > LEAST_UNSEEN_MS => {
+                // What was not seen proves no rest.
+                self.quiet_since = Some(at);
+            }
+            Some(_) => {
+                self.quiet_since.get_or_insert(at);
+            }
+            None => {}
+        }
+    }
+
+    fn note_levels(&mut self, step_ms: i64, row: &Values, link: Option<f32>) {
+        let value = |id| row.get(id).map_or(f32::NAN, |value| value as f32);
+        let seen = Levels {
+            busy: value(metric::UTILIZATION),
+            memory_busy: value(metric::MEMORY_UTILIZATION),
+            clock_mhz: value(metric::SM_CLOCK),
+            watts: self.watts.unwrap_or(f32::NAN),
+            link: link.unwrap_or(f32::NAN),
+        };
+        let step_ms = step_ms as f32;
+        self.short.mix(seen, (step_ms / SHORT_MS).min(1.0));
+        if !self.frozen {
+            // A plain mean until the window is full.
+            let window_ms = LONG_MS.min(self.worked_ms as f32);
+            self.long.mix(seen, (step_ms / window_ms).min(1.0));
+        }
+    }
+
+    /// The last sign of life before `at`: work, or its host's progress.
+    pub(super) fn last_life(&self) -> Option<Timestamp> {
+        self.worked_at.max(self.progress_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H100: &str = "NVIDIA H100 80GB HBM3";
+
+    fn row(busy: i64, memory_busy: i64, watts: i64) -> Values {
+        Values::default()
+            .with(metric::UTILIZATION, busy)
+            .with(metric::MEMORY_UTILIZATION, memory_busy)
+            .with(metric::POWER, (watts > 0).then_some(watts * 1000))
+            .with(metric::POWER_LIMIT, 700_000)
+            .with(metric::MEMORY_USED, 60 << 30)
+    }
+
+    #[test]
+    fn power_and_utilisation_together_tell_work_from_waiting() {
+        let check = |busy, memory_busy, watts, expected: Option<Activity>| {
+            let mut pulse = Pulse::default();
+            let row = row(busy, memory_busy, watts);
+            pulse.observe(Timestamp::from_secs(0), 1000, &row, H100);
+            assert_eq!(
+                pulse.activity, expected,
+                "{busy} % {memory_busy} % {watts} W"
+            );
+        };
+        check(0, 0, 122, Some(Activity::Idle));
+        // Between two bursts of an offloading job.
+        check(0, 0, 186, Some(Activity::Work));
+        // A busy wait in a collective.
+        check(100, 0, 128, Some(Activity::Spin));
+        check(100, 45, 690, Some(Activity::Work));
+        // Compute that lives in registers.
+        check(100, 1, 480, Some(Activity::Work));
+        // Light inference.
+        check(6, 4, 130, Some(Activity::Work));
+        check(100, 0, 0, None);
+        check(0, 0, 0, Some(Activity::Idle));
+    }
+
+    #[test]
+    fn energy_sees_the_bursts_that_instants_miss() {
+        let mut pulse = Pulse::default();
+        for tick in 0..6 {
+            // 186 W on average; every instant that we look at shows rest.
+            let row = row(0, 0, 120).with(metric::ENERGY, 5_000_000 + tick * 1_860_000);
+            let reset = pulse.observe(Timestamp::from_secs(tick * 10), 10_000, &row, H100);
+            assert!(!reset);
+        }
+        assert_eq!(pulse.activity, Some(Activity::Work));
+        let row = row(0, 0, 120).with(metric::ENERGY, 1_000);
+        assert!(pulse.observe(Timestamp::from_secs(60), 10_000, &row, H100));
+        assert_eq!(pulse.activity, Some(Activity::Idle));
+    }
+
+    #[test]
+    fn files_copies_and_cores_are_life() {
+        let check = |metric, step: i64, lives: bool| {
+            let mut pulse = Pulse::default();
+            for tick in 0..3 {
+                let row = row(100, 0, 128).with(metric, 1 + tick * step);
+                pulse.observe(Timestamp::from_secs(tick), 1000, &row, H100);
+            }
+            assert_eq!(pulse.last_life().is_some(), lives, "{metric:?} {step}");
+        };
+        check(metric::PROCESS_WRITE, 600_000_000, true);
+        check(metric::PROCESS_READ, 0, false);
+        check(metric::PCIE_TX, 4_000_000_000, true);
+        // What a driver and a waiting program exchange anyway.
+        check(metric::PCIE_RX, 1_300_000, false);
+        check(metric::PROCESS_CPU, 4_000, true);
+        check(metric::PROCESS_CPU, 1_040, false);
+    }
+
+    #[test]
+    fn a_pause_does_not_move_the_levels_of_work() {
+        let mut pulse = Pulse::default();
+        for tick in 0..400 {
+            let row = if tick % 100 < 80 {
+                row(99, 45, 690)
+            } else {
+                row(100, 0, 128)
+            };
+            pulse.observe(Timestamp::from_secs(tick), 1000, &row, H100);
+        }
+        assert!(
+            (44.0..=45.0).contains(&pulse.long.memory_busy),
+            "{:?}",
+            pulse.long
+        );
+        assert!(
+            (44.0..=45.0).contains(&pulse.short.memory_busy),
+            "{:?}",
+            pulse.short
+        );
+    }
+}
