@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use entrenar::gpu::Values;
+use entrenar::metric;
 use entrenar::report::{Holder, JobKind};
 
 use crate::andon::testing::{Restarts, Stage, idle, spinning, working};
@@ -28,17 +30,17 @@ fn all_idle_gpus_of_a_hung_job_are_one_finding() {
         stage.play(&NODES, &spinning(), 1000);
         assert_eq!(
             stage.story(),
-            "1020s Raised warning GpuIdle job:4711",
+            "300s Raised critical JobHang job:4711, 1020s Raised warning GpuIdle job:4711 because job_hang",
             "{restarts:?}"
         );
-        let raised = &stage.said[0];
+        let raised = &stage.said[1];
         assert!(matches!(&raised.scope, Scope::Job { gpus, .. } if gpus.len() == 4));
         assert_eq!(
             raised.finding.summary,
             "Job 4711 has done nothing on 4 of its 4 GPUs for 15 min"
         );
         assert!(raised.finding.culprits.is_empty());
-        assert_eq!(stage.engine.jobs()[0].state, JobState::Idle);
+        assert_eq!(stage.engine.jobs()[0].state, JobState::Hung);
     }
 }
 
@@ -50,7 +52,10 @@ fn work_clears_it_after_a_minute() {
     stage.work(&NODES, 100);
     assert_eq!(
         stage.story(),
-        "1020s Raised warning GpuIdle job:4711, 1120s Recovering warning GpuIdle job:4711, 1180s Cleared(Recovered) warning GpuIdle job:4711"
+        "420s Raised critical JobHang job:4711, 1020s Raised warning GpuIdle job:4711 because job_hang, \
+         1120s Recovering critical JobHang job:4711, 1120s Recovering warning GpuIdle job:4711 because job_hang, \
+         1130s Cleared(Recovered) critical JobHang job:4711, \
+         1180s Cleared(Recovered) warning GpuIdle job:4711 because job_hang"
     );
 }
 
@@ -66,36 +71,140 @@ fn the_few_that_are_stuck_while_the_others_wait_are_to_blame() {
     let finding = &stage.said[0].finding;
     assert_eq!(finding.culprits.len(), 1);
     assert!(
-        finding.summary.ends_with("; GPU 0 on n02 may hold it up"),
+        finding
+            .summary
+            .contains("; GPU 0 on n02 does nothing while all others wait for it"),
         "{}",
         finding.summary
     );
 }
 
 #[test]
-fn checkpoints_and_long_pauses_are_not_idleness() {
+fn long_checkpoints_that_write_are_neither_idleness_nor_a_hang() {
     let mut stage = job(JobKind::Train, Restarts::Never);
+    let mut written = 0;
     for _ in 0..4 {
         stage.work(&NODES, 300);
-        stage.play(&NODES, &spinning(), 600);
+        for _ in 0..600 {
+            written += 600_000_000;
+            let writer = idle().with(metric::PROCESS_WRITE, written);
+            stage.tick("n01", &[writer, spinning()]);
+            stage.tick("n02", &[spinning(), spinning()]);
+            stage.step();
+        }
     }
     assert_eq!(stage.story(), "");
 }
 
 #[test]
-fn a_gpu_that_has_not_worked_for_its_holder_is_not_idle() {
+fn a_checkpoint_that_stops_writing_is_a_hang() {
+    let mut stage = job(JobKind::Train, Restarts::Often);
+    stage.work(&NODES, 900);
+    for second in 0..200 {
+        let written = 600_000_000 * second.min(60);
+        let writer = idle().with(metric::PROCESS_WRITE, written);
+        stage.tick("n01", &[writer, spinning()]);
+        let waits = spinning().with(metric::PROCESS_WRITE, 0);
+        stage.tick("n02", &[waits.clone(), waits]);
+        stage.step();
+    }
+    assert_eq!(stage.pages(), "990s Raised critical JobHang job:4711");
+    let culprits = &stage.said[0].finding.culprits;
+    assert_eq!(culprits.len(), 1);
+    assert_eq!((culprits[0].node.as_str(), culprits[0].device), ("n01", 0));
+}
+
+#[test]
+fn a_job_that_the_scheduler_holds_stopped_does_not_hang() {
+    let mut stage = job(JobKind::Train, Restarts::Never);
+    stage.work(&NODES, 900);
+    for (node, device) in [("n01", 0), ("n01", 1), ("n02", 0), ("n02", 1)] {
+        let uuid = crate::andon::testing::uuid(node, device);
+        stage.engine.suspended(stage.now, &uuid, true);
+    }
+    stage.play(&NODES, &idle(), 900);
+    assert_eq!(stage.pages(), "");
+}
+
+#[test]
+fn gpus_that_nobody_has_ever_used_are_idle_after_a_quarter_of_an_hour() {
     let mut stage = job(JobKind::Train, Restarts::Never);
     stage.play(&NODES, &idle(), 2000);
-    assert_eq!(stage.story(), "");
-    // It has worked, but for someone else.
-    stage.work(&NODES, 100);
-    stage.hold(
-        "4712",
-        JobKind::Train,
-        &[("n01", 0), ("n01", 1), ("n02", 0), ("n02", 1)],
+    assert_eq!(stage.story(), "900s Raised warning GpuIdle job:4711");
+}
+
+#[test]
+fn a_start_in_which_somebody_waits_is_stuck_after_half_an_hour_and_not_idle() {
+    let mut stage = job(JobKind::Train, Restarts::Often);
+    for _ in 0..1900 {
+        stage.tick("n01", &[spinning(), spinning()]);
+        stage.tick("n02", &[idle(), spinning()]);
+        stage.step();
+    }
+    assert_eq!(stage.story(), "1800s Raised warning StartupStuck job:4711");
+    let culprits = &stage.said[0].finding.culprits;
+    assert_eq!((culprits[0].node.as_str(), culprits[0].device), ("n02", 0));
+}
+
+#[test]
+fn gpus_that_a_job_has_never_used_are_named_while_it_works_on_the_others() {
+    let mut stage = job(JobKind::Train, Restarts::Often);
+    for _ in 0..1000 {
+        stage.tick("n01", &[working(), working()]);
+        stage.tick("n02", &[working(), idle()]);
+        stage.step();
+    }
+    assert_eq!(stage.pages(), "900s Raised warning PartialUse job:4711");
+}
+
+/// Work at a share of the usual pace: memory is touched less, for the steps are fewer.
+fn at_pace(percent: i64, mhz: i64) -> Values {
+    working()
+        .with(metric::MEMORY_UTILIZATION, 45 * percent / 100)
+        .with(metric::SM_CLOCK, mhz)
+}
+
+#[test]
+fn a_rank_whose_clock_fell_makes_the_others_wait() {
+    let mut stage = job(JobKind::Train, Restarts::Often);
+    stage.work(&NODES, 900);
+    for _ in 0..200 {
+        stage.tick("n01", &[at_pace(80, 1755), at_pace(80, 1755)]);
+        stage.tick("n02", &[at_pace(100, 1400), at_pace(80, 1755)]);
+        stage.step();
+    }
+    let pages = stage.pages();
+    assert!(
+        pages.ends_with("s Raised warning Straggler gpu:GPU-n02-0"),
+        "{pages}"
     );
-    stage.play(&NODES, &idle(), 2000);
+}
+
+#[test]
+fn a_slow_stage_that_was_always_slow_is_no_straggler() {
+    let mut stage = job(JobKind::Train, Restarts::Never);
+    for _ in 0..2000 {
+        stage.tick("n01", &[at_pace(80, 1755), at_pace(80, 1755)]);
+        stage.tick("n02", &[at_pace(100, 1400), at_pace(100, 1400)]);
+        stage.step();
+    }
     assert_eq!(stage.story(), "");
+}
+
+#[test]
+fn a_job_that_is_slower_as_a_whole_blames_no_rank() {
+    let mut stage = job(JobKind::Train, Restarts::Often);
+    stage.work(&NODES, 900);
+    stage.play(&NODES, &at_pace(60, 1755), 600);
+    let pages = stage.pages();
+    assert!(
+        pages.ends_with("s Raised warning JobSlow job:4711"),
+        "{pages}"
+    );
+    assert_eq!(stage.said.len(), 1, "{}", stage.story());
+    // Its own pace is not forgotten meanwhile.
+    stage.play(&NODES, &at_pace(60, 1755), 3000);
+    assert_eq!(stage.said.len(), 1, "{}", stage.story());
 }
 
 #[test]
@@ -137,7 +246,10 @@ fn one_process_more_is_not_another_job() {
     };
     stage.give("n01", 0, Some(holder));
     stage.play(&NODES, &idle(), 500);
-    assert_eq!(stage.story(), "1020s Raised warning GpuIdle job:4711");
+    assert_eq!(
+        stage.story(),
+        "420s Raised critical JobHang job:4711, 1020s Raised warning GpuIdle job:4711 because job_hang"
+    );
 }
 
 #[test]
