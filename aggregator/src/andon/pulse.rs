@@ -139,6 +139,7 @@ impl Levels {
 mod as_bits {
     use serde::{Deserialize, Deserializer, Serializer};
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
     pub(super) fn serialize<S: Serializer>(value: &f32, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u32(value.to_bits())
     }

@@ -142,7 +142,7 @@ fn dead_job(look: &JobLook<'_>, watch: &JobWatch, dead_ms: i64) -> Dead {
     Dead {
         job: look.name.to_owned(),
         since: began(look).unwrap_or(look.at),
-        dead_ms,
+        lifeless_ms: dead_ms,
         pause_ms: known_ms.max(blind_ms).min(LONGEST_MS),
         interval_ms: look.interval_ms,
         nodes,

@@ -60,7 +60,7 @@ impl Gaps {
 
 /// What a step's pauses are shorter than.
 fn upper_ms(step: usize) -> i64 {
-    (LEAST_MS as f64 * 2_f64.powf((step as f64 + 1.0) / 2.0)).round() as i64
+    (LEAST_MS as f64 * 2_f64.powf(f64::midpoint(step as f64, 1.0))).round() as i64
 }
 
 #[cfg(test)]

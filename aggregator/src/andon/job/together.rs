@@ -50,7 +50,7 @@ pub(in crate::andon) struct Dead {
     pub(in crate::andon) job: String,
     /// When the last of its GPUs left off working.
     pub(in crate::andon) since: Timestamp,
-    pub(in crate::andon) dead_ms: i64,
+    pub(in crate::andon) lifeless_ms: i64,
     /// How long it must be dead to be more than a pause, in milliseconds.
     pub(in crate::andon) pause_ms: i64,
     pub(in crate::andon) interval_ms: i64,
@@ -65,7 +65,7 @@ pub(in crate::andon) struct Dead {
 
 impl Dead {
     fn is_long(&self, hold: Span) -> bool {
-        self.dead_ms >= hold.millis().max(3 * self.interval_ms).max(self.pause_ms)
+        self.lifeless_ms >= hold.millis().max(3 * self.interval_ms).max(self.pause_ms)
     }
 }
 
@@ -114,11 +114,11 @@ impl TogetherState {
         let group = largest(&waiting, rule.within.millis());
         let long = |job: &&&Dead| job.is_long(rule.hold);
         let enough = group.iter().filter(long).count() >= rule.jobs as usize;
-        let group = group.into_iter().filter(|_| enough).collect();
+        let group = if enough { group } else { Vec::new() };
         let action = "Look at the storage that these jobs share: servers, mounts (`df`, `dmesg`), its network. The jobs \
                       go on by themselves once it answers, or hang and must be restarted.";
         self.storage
-            .observe(now, group, dead, rule, "wait for storage", action)
+            .observe(now, &group, dead, rule, "wait for storage", action)
     }
 
     pub(in crate::andon) fn observe_network(
@@ -138,7 +138,7 @@ impl TogetherState {
         let group = largest(&waiting, rule.within.millis().max(2 * slowest_ms));
         let long = |job: &&&Dead| job.is_long(rule.hold);
         let enough = group.iter().filter(long).count() >= rule.jobs as usize;
-        let group = group.into_iter().filter(|_| enough).collect();
+        let group = if enough { group } else { Vec::new() };
         let action = "Look at the switch or fabric that these nodes share: link state, subnet manager, recent changes.";
         self.network.observe(
             now,
@@ -167,7 +167,7 @@ impl Trouble {
     fn observe<R: Rule>(
         &mut self,
         now: Timestamp,
-        group: Vec<&Dead>,
+        group: &[&Dead],
         dead: &[Dead],
         rule: &R,
         what: &str,
