@@ -142,7 +142,7 @@ impl TogetherState {
         let action = "Look at the switch or fabric that these nodes share: link state, subnet manager, recent changes.";
         self.network.observe(
             now,
-            group,
+            &group,
             dead,
             rule,
             "lost the network between their nodes",
