@@ -37,7 +37,7 @@ pub use feed::{Feed, FeedNode, News, NodeTick, Voice};
 pub use job::{JobSpec, Workload};
 pub use layout::usual_jobs;
 pub use node::{NodeState, SimNode};
-pub use normal::normal_fleet;
+pub use normal::{normal_day, normal_fleet};
 pub use record::Recorder;
 pub use scenario::Scenario;
 pub use stage::{Header, Label, LabelSeverity, Model, Place, Setting, Show, Stage};

@@ -1,10 +1,17 @@
 //! A whole fleet on a normal day: every kind of job starts, lives and ends, and nothing goes wrong. *(pure)*
 
+use std::time::Duration;
+
+use super::SimError;
+use super::feed::{Feed, Voice};
 use super::job::{SimMillis, Workload};
 use super::plan::FOREVER;
 use super::score::Beat;
-use super::stage::{Draft, JobRef, LabelSeverity, Setting, Silence, Stage, WARM_UP_MS};
+use super::stage::{
+    Dice, Draft, JobRef, LabelSeverity, Model, Setting, Silence, Stage, WARM_UP_MS,
+};
 use crate::trace::TraceEvent;
+use crate::unit::Timestamp;
 
 /// A free stretch shorter than this is not worth a job.
 const SHORTEST_JOB_MS: SimMillis = 600_000;
@@ -28,6 +35,37 @@ pub fn normal_fleet(setting: Setting, nodes: u32) -> Stage {
     }
     whole_fleet(&mut stage);
     stage
+}
+
+/// A normal day of a fleet that a seed decides: its size, its boards, what its scheduler says, what its agents lose and
+/// how wrong their clocks are. A shard of as many GPU-days as one likes, one seed after the other.
+pub fn normal_day(seed: u64, interval: Duration) -> Result<Feed, SimError> {
+    const FIRST_DAY_S: i64 = 1_704_067_200;
+    let mut dice = Dice::new(seed ^ 0x6461_7973);
+    let setting = Setting {
+        seed: dice.word(),
+        start: Timestamp::from_secs(FIRST_DAY_S + i64::from(dice.whole(0, 364)) * 86_400),
+        lasts: Duration::from_hours(24),
+        interval,
+        model: dice.pick(&[
+            Model::H100,
+            Model::H100,
+            Model::H100,
+            Model::A100,
+            Model::H200,
+            Model::B200,
+        ]),
+        gpus_per_node: 8,
+        has_job_ids: dice.chance(0.8),
+        has_racks: dice.chance(0.5),
+    };
+    let voice = Voice {
+        loss: dice.pick(&[0.0, 0.005, 0.01, 0.02]),
+        skew: Duration::from_millis(dice.pick(&[0, 50, 200])),
+        slow_every: (10_000 / interval.as_millis().max(1)).max(1) as u32,
+    };
+    let nodes = dice.whole(24, 64);
+    Ok(Feed::new(normal_fleet(setting, nodes).raise()?, voice))
 }
 
 /// Jobs of a few GPUs each on one node.

@@ -7,7 +7,7 @@ use super::activity::{Activity, BLOCKED, Memory, Rank, SLEEPING, STOPPED};
 use super::board::Board;
 use super::cycle::work_at;
 use super::job::{SimMillis, Workload};
-use super::noise::{between, hash};
+use super::noise::{between, hash, unit};
 use super::plan::FOREVER;
 
 /// What a job does for a while.
@@ -169,6 +169,24 @@ impl Score {
     }
 }
 
+/// Sensors average over about a second: the turns of a faster cycle cannot be told apart.
+const SEEN_MS: f64 = 1_200.0;
+
+/// How long a step of a job takes when nothing holds it up, in milliseconds.
+fn step_of(workload: Workload, seed: u64) -> f64 {
+    let (shortest, longest): (f64, f64) = match workload {
+        Workload::SmallSteps => (150.0, 500.0),
+        Workload::DataParallel => (350.0, 1_600.0),
+        Workload::Experts => (800.0, 4_000.0),
+        Workload::Sharded => (700.0, 6_000.0),
+        Workload::Pipeline => (1_500.0, 9_000.0),
+        Workload::Accumulated => (2_500.0, 10_000.0),
+        _ => return 800.0,
+    };
+    let share = unit(hash(&[seed, 75]));
+    shortest * (longest / shortest).powf(share)
+}
+
 /// Device memory of a process that has only a context.
 const CONTEXT_BYTES: f64 = 520.0 * 1024.0 * 1024.0;
 
@@ -241,7 +259,7 @@ impl Player<'_> {
         )
     }
 
-    /// Ranks that are late work all the time at their own pace; the others wait for them.
+    /// Ranks that are late work all the time at their own pace; the others wait for them at the end of each step.
     fn slowed(&self, speed: f64, late: (u32, u32)) -> (Activity, SimMillis) {
         let (work, until) = self.work(speed);
         let is_late = late.0 <= self.rank.number && self.rank.number < late.1;
@@ -249,7 +267,22 @@ impl Player<'_> {
         if is_late || !is_busy || self.score.workload == Workload::Offload {
             return (work, until);
         }
-        (work.waiting(self.board, 1.0 - speed), until)
+        let step = step_of(self.score.workload, self.score.seed);
+        let period = step / speed.max(0.01);
+        if period < SEEN_MS {
+            return (work.waiting(self.board, 1.0 - speed), until);
+        }
+        let own = self.score.seed % period as u64;
+        let n = (self.now + own as SimMillis).div_euclid(period as SimMillis);
+        let begins = n * period as SimMillis - own as SimMillis;
+        let uneven = between(hash(&[self.score.seed, 74, n as u64]), 0.93, 1.07);
+        let waits = begins + ((step * uneven) as SimMillis).min(period as SimMillis - 1);
+        if self.now < waits {
+            (work, until.min(waits))
+        } else {
+            let spin = Activity::spin(self.board, self.rank.memory_bytes);
+            (spin, begins + period as SimMillis)
+        }
     }
 
     fn load(&self) -> (Activity, SimMillis) {

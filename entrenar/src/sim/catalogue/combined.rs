@@ -235,6 +235,8 @@ fn two_hangs(stage: &mut Stage) {
         };
         let to = stage.hang(job, begins, beat);
         let mut label = hang_label(stage, if n == 0 { "H1" } else { "H4" }, job, begins, to);
+        // Without any word of the network, two hangs in a minute may well be one of its faults.
+        label = label.or("NetworkFault");
         if let Some(gpu) = culprit {
             label = label.culprit(gpu);
         }

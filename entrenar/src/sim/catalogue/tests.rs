@@ -211,8 +211,10 @@ fn a_hot_gpu_is_held_at_its_limit_and_the_others_wait_for_it() {
             .iter()
             .find(|((n, g), _)| *n == culprit.node && Some(*g) != culprit.gpu);
         let rows = peer.expect("a node has eight").1;
-        let before = median(rows, metric::POWER, 0.0, from - 100.0);
-        assert!(median(rows, metric::POWER, from, to) < before * 0.85);
+        let joules =
+            |from: f64, to: f64| growth(rows, metric::ENERGY, from, to) as f64 / (to - from);
+        let (calm, slow) = (from - 260.0, from - 200.0);
+        assert!(joules(from, to) < 0.85 * joules(calm, slow));
         assert!(median(rows, metric::UTILIZATION, from, to) >= 94.0);
     }
 }

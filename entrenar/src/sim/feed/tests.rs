@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::sim::catalogue::case;
-use crate::sim::normal::normal_fleet;
+use crate::sim::normal::{normal_day, normal_fleet};
 use crate::sim::stage::{Model, Stage};
 use crate::sim::traces::plan_traces;
 
@@ -166,6 +166,19 @@ fn a_normal_day_has_jobs_that_start_and_end_and_nothing_that_must_be_found() {
     }
     assert!(jobs.len() > 15, "{}", jobs.len());
     assert!(given_back > 16, "{given_back}");
+}
+
+#[test]
+fn days_differ_from_seed_to_seed_and_can_be_watched_from_their_first_tick() {
+    let day = |seed| normal_day(seed, Duration::from_secs(10)).expect("it fits");
+    let sizes: std::collections::BTreeSet<_> = (0..20).map(|n| day(n).nodes().len()).collect();
+    assert!(sizes.len() > 8, "{sizes:?}");
+    let mut feed = day(3);
+    let n_nodes = feed.nodes().len();
+    let ticks: Vec<_> = feed.by_ref().take(n_nodes * 3).collect();
+    let full = ticks.iter().flat_map(|tick| &tick.rows);
+    assert!(full.clone().count() > n_nodes * 8);
+    assert!(feed.labels().iter().all(|label| !label.required));
 }
 
 #[test]

@@ -146,6 +146,12 @@ impl Draft {
         self
     }
 
+    /// Would be right, too.
+    pub(crate) fn or(mut self, kind: &'static str) -> Self {
+        self.kinds.push(kind);
+        self
+    }
+
     /// May be reported, need not be.
     pub(crate) fn optional(mut self) -> Self {
         self.required = false;
