@@ -23,7 +23,8 @@ fn agent(dir: &Path, node: &str, url: &str, more: &[&str]) -> Server {
     let mut args = vec!["--aggregator", url, "--node", node, "--backend", "sim"];
     args.extend(["--spool-dir", spool.as_str(), "--listen", "127.0.0.1:0"]);
     args.extend(more);
-    Server::start("entrenar-agent", &args)
+    let log = dir.join(format!("log-{node}"));
+    Server::start_logged("entrenar-agent", &args, &log)
 }
 
 fn directory() -> tempfile::TempDir {
@@ -160,12 +161,13 @@ async fn people_and_agents_show_tokens_over_tls() {
     let write =
         |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
     write("agents.token", "agents-0123456789abcdef0123456789");
+    write("n3.token", "n3-0123456789abcdef0123456789abcdef");
     write("alice.token", "alice-0123456789abcdef0123456789");
     write("bob.token", "bob-0123456789abcdef0123456789");
     write(
         "tokens.yaml",
         "people:\n  - {name: alice, role: responder, token_file: alice.token}\n  - {name: bob, role: viewer, token_file: bob.token}\n\
-         agents:\n  - {token_file: agents.token}\n",
+         agents:\n  - {token_file: agents.token}\n  - {node: n3, token_file: n3.token}\n",
     );
     let in_certs = |name: &str| format!("{certs}/{name}");
     let (cert, key, ca) = (
@@ -194,6 +196,23 @@ async fn people_and_agents_show_tokens_over_tls() {
     );
     let _stranger = agent(dir.path(), "n2", &grpc, &["--tls-ca", &ca]);
 
+    let n3_token = file("n3.token");
+    let bound = ["--tls-ca", &ca, "--token-file", &n3_token];
+    let _itself = agent(dir.path(), "n3", &grpc, &bound);
+    let _another = agent(dir.path(), "n4", &grpc, &bound);
+
+    for (node, why) in [
+        ("n2", "no bearer token"),
+        ("n4", "this credential speaks for the node"),
+    ] {
+        let log = dir.path().join(format!("log-{node}"));
+        eventually(why, async || {
+            let said = std::fs::read_to_string(&log).ok()?;
+            said.contains(why).then_some(())
+        })
+        .await;
+    }
+
     let root = reqwest::Certificate::from_pem(&std::fs::read(&ca).expect("read")).expect("PEM");
     let client = |token: &str| {
         let mut headers = reqwest::header::HeaderMap::new();
@@ -211,14 +230,15 @@ async fn people_and_agents_show_tokens_over_tls() {
         client("alice-0123456789abcdef0123456789"),
         client("bob-0123456789abcdef0123456789"),
     );
-    sampled(&bob, &base, 8).await;
+    sampled(&bob, &base, 16).await;
     let nodes = items(&bob, &format!("{base}/api/v1/nodes"))
         .await
         .expect("a list");
+    let names: Vec<_> = nodes.iter().map(|n| &n["name"]).collect();
     assert_eq!(
-        nodes.len(),
-        1,
-        "an agent without a token is not let in: {nodes:?}"
+        names,
+        ["n1", "n3"],
+        "an agent without a token, or with another node's, is not let in"
     );
 
     let url = format!("{base}/api/v1/incidents/0123456789abcdef/acknowledge");

@@ -4,6 +4,7 @@
 mod clocks;
 mod commit;
 mod disk;
+mod host;
 mod receivers;
 mod wire;
 

@@ -175,13 +175,16 @@ async fn records_may_come_in_any_order_twice_and_from_a_newer_agent() {
     let unknown_kind = vec![0x08, 7, 0xc2, 0x3e, 3, 1, 2, 3];
     talker.say_bytes(unknown_kind).await;
     talker.say(&node.sample(8, at(8))).await;
-    talker.hear_up_to(8).await.expect("all of it is durable");
+    // No sample can be later than the message that brings it.
+    let tomorrow = node.now() + std::time::Duration::from_hours(24);
+    talker.say(&node.sample(9, tomorrow)).await;
+    talker.hear_up_to(9).await.expect("all of it is durable");
 
     let url = format!(
         "http://{}/api/v1/series?metric=power_watts&node=n1&from={}&to={}",
         server.http,
         start.as_millis() / 1000,
-        at(20).as_millis() / 1000
+        (tomorrow.as_millis() / 1000) + 60
     );
     let answer = client.get(url).send().await.expect("answered");
     let series: serde_json::Value = answer.json().await.expect("JSON");
@@ -200,6 +203,8 @@ async fn records_may_come_in_any_order_twice_and_from_a_newer_agent() {
     )
     .await;
     assert_eq!(duplicates, Some(2.0));
+    let future = metric(&client, &server, "entrenar_aggregator_future_ticks_total").await;
+    assert_eq!(future, Some(1.0));
     let unreadable = metric(
         &client,
         &server,
