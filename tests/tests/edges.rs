@@ -139,25 +139,76 @@ async fn a_web_page_cannot_act_for_the_user_and_errors_say_what_to_do() {
     );
 }
 
+/// What `certs init` makes: the server's certificate, its key, and the CA.
+fn certificates(dir: &Path) -> [String; 3] {
+    let certs = dir.join("certs").display().to_string();
+    let mut args = vec!["certs", "init", "--out", &certs];
+    args.extend(["--host", "localhost", "--host", "127.0.0.1"]);
+    let made = run("entrenar-aggregator", &args);
+    assert_eq!(made.0, Some(0), "{}", made.1);
+    ["server.pem", "server.key", "ca.pem"].map(|name| format!("{certs}/{name}"))
+}
+
+#[tokio::test]
+async fn an_agent_with_a_certificate_needs_no_token_and_one_with_neither_is_not_let_in() {
+    let dir = directory();
+    let [cert, key, ca] = certificates(dir.path());
+    let write = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let new_key = || rcgen::KeyPair::generate().expect("a key");
+    let (ca_key, agent_key) = (new_key(), new_key());
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let of_ca = authority.self_signed(&ca_key).expect("signed");
+    let issuer = rcgen::Issuer::new(authority, ca_key);
+    let of_agent = rcgen::CertificateParams::new(vec!["n1".to_owned()]).expect("a name");
+    let of_agent = of_agent.signed_by(&agent_key, &issuer).expect("signed");
+    let clients = write("clients.pem", of_ca.pem());
+    let shown = write("agent.pem", of_agent.pem());
+    let shown_key = write("agent.key", agent_key.serialize_pem());
+
+    let tls = ["--tls-cert", &cert, "--tls-key", &key];
+    let server = aggregator(
+        dir.path(),
+        &[&tls[..], &["--tls-client-ca", &clients]].concat(),
+    );
+    let grpc = format!("https://{}", server.grpc);
+    let with = [
+        "--tls-ca",
+        &ca,
+        "--tls-cert",
+        &shown,
+        "--tls-key",
+        &shown_key,
+    ];
+    let _agent = agent(dir.path(), "n1", &grpc, &with);
+    let _stranger = agent(dir.path(), "n2", &grpc, &["--tls-ca", &ca]);
+    let root = reqwest::Certificate::from_pem(&std::fs::read(&ca).expect("read")).expect("PEM");
+    let client = Client::builder().tls_certs_only([root]).build();
+    let (client, base) = (
+        client.expect("a client"),
+        format!("https://{}", server.http),
+    );
+    sampled(&client, &base, 8).await;
+    eventually("the stranger's failure", async || {
+        let said = std::fs::read_to_string(dir.path().join("log-n2")).ok()?;
+        said.contains("no connection to the aggregator")
+            .then_some(())
+    })
+    .await;
+    let nodes = items(&client, &format!("{base}/api/v1/nodes")).await;
+    let nodes = nodes.expect("a list");
+    assert_eq!(nodes.len(), 1, "{nodes:?}");
+    assert_eq!(nodes[0]["name"], "n1");
+}
+
 #[tokio::test]
 async fn people_and_agents_show_tokens_over_tls() {
     let dir = directory();
     let file = |name: &str| dir.path().join(name).display().to_string();
-    let certs = file("certs");
-    let made = run(
-        "entrenar-aggregator",
-        &[
-            "certs",
-            "init",
-            "--out",
-            &certs,
-            "--host",
-            "localhost",
-            "--host",
-            "127.0.0.1",
-        ],
-    );
-    assert_eq!(made.0, Some(0), "{}", made.1);
     let write =
         |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
     write("agents.token", "agents-0123456789abcdef0123456789");
@@ -169,12 +220,7 @@ async fn people_and_agents_show_tokens_over_tls() {
         "people:\n  - {name: alice, role: responder, token_file: alice.token}\n  - {name: bob, role: viewer, token_file: bob.token}\n\
          agents:\n  - {token_file: agents.token}\n  - {node: n3, token_file: n3.token}\n",
     );
-    let in_certs = |name: &str| format!("{certs}/{name}");
-    let (cert, key, ca) = (
-        in_certs("server.pem"),
-        in_certs("server.key"),
-        in_certs("ca.pem"),
-    );
+    let [cert, key, ca] = certificates(dir.path());
     let (tokens, agents_token) = (file("tokens.yaml"), file("agents.token"));
     let server = aggregator(
         dir.path(),
