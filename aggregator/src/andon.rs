@@ -4,10 +4,11 @@
 //! scope; a scope keys on the GPU's UUID, never on where it sits.
 //!
 //! How to read the folder: `engine` is the way in, `fleet` is what it remembers of nodes, GPUs and jobs, a file per
-//! detector says what is unwelcome, `register` keeps the raised cords, `cause` says which explains which, `rules` is
+//! detector says what is unwelcome, `custom` what people find unwelcome besides, `register` keeps the raised cords, `cause` says which explains which, `rules` is
 //! the file that people edit.
 
 mod cause;
+mod custom;
 mod engine;
 mod finding;
 mod fleet;
@@ -119,6 +120,8 @@ kinds! {
     StorageStall,
     MonitoringFault,
     RepeatOffender,
+    /// Found by a rule that people wrote; the rule's name says more.
+    Custom,
     /// Pulled by a person or a job.
     Manual,
 }

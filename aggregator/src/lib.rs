@@ -9,6 +9,7 @@
 pub mod certs;
 pub mod config;
 mod leave;
+mod reload;
 mod run;
 mod tls;
 

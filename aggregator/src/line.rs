@@ -295,6 +295,18 @@ impl Line {
         told.cloned().collect()
     }
 
+    /// The rules that hold.
+    pub fn rules(&self) -> &RuleBook {
+        self.engine.rules()
+    }
+
+    /// Other rules hold from now on; what they no longer watch for is over.
+    pub fn set_rules(&mut self, now: Timestamp, rules: RuleBook) {
+        self.config.rules = rules.clone();
+        self.engine.set_rules(now, rules);
+        self.settle(now);
+    }
+
     /// What was counted since the start.
     pub fn counts(&self) -> Counts {
         Counts {

@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use entrenar::clock::{Clock, SystemClock};
 use entrenar_proto::wire::telemetry_server::TelemetryServer;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,7 @@ use crate::notify::message::Context as MessageContext;
 use crate::notify::outbox::Outbox;
 use crate::notify::post::Poster;
 use crate::notify::receivers::Receivers;
+use crate::reload::{Reload, RulesFile};
 use crate::status::Vitals;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{JournalPosition, Store};
@@ -80,6 +84,8 @@ pub struct Running {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub line: LineHandle,
+    /// Notified: the rules file is looked at.
+    pub reload: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -104,7 +110,7 @@ pub async fn start(
     survive_file_limits().map_err(StartError::Failed)?;
     let people = load_access(&config)?;
     check_listeners(&config, &people)?;
-    let rules = load_rules(&config)?;
+    let (rules_file, rules) = load_rules(&config)?;
     let http = bind("HTTP", "--http", config.http).await?;
     let grpc = bind("gRPC", "--grpc", config.grpc).await?;
     let (http_at, grpc_at) = (local(&http)?, local(&grpc)?);
@@ -165,6 +171,19 @@ pub async fn start(
         )));
     }
 
+    let reload = Arc::new(Notify::new());
+    vitals.rules_loaded_at_ms.store(clock.now().0, Relaxed);
+    if let Some(file) = rules_file {
+        let reload = Reload {
+            file,
+            line: line.clone(),
+            clock: Arc::clone(&clock),
+            vitals: Arc::clone(&vitals),
+            asked: Arc::clone(&reload),
+        };
+        tasks.push(tokio::spawn(reload.run(stop.clone())));
+    }
+
     let access = Arc::new(people);
     let ingest = Ingest {
         line: line.clone(),
@@ -204,6 +223,7 @@ pub async fn start(
         http: http_at,
         grpc: grpc_at,
         line,
+        reload,
         tasks,
     })
 }
@@ -242,14 +262,12 @@ fn load_receivers(config: &Config) -> Result<Receivers, StartError> {
     }
 }
 
-fn load_rules(config: &Config) -> Result<RuleBook, StartError> {
-    let Some(path) = &config.rules else {
-        return Ok(RuleBook::default());
+fn load_rules(config: &Config) -> Result<(Option<RulesFile>, RuleBook), StartError> {
+    let Some(path) = config.rules.clone() else {
+        return Ok((None, RuleBook::default()));
     };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("could not read the rules file {}", path.display()))
-        .map_err(StartError::Configuration)?;
-    RuleBook::parse(&text, &path.display().to_string()).map_err(configuration)
+    let loaded = RulesFile::load(path).map_err(|reason| configuration(anyhow!(reason)))?;
+    Ok((Some(loaded.0), loaded.1))
 }
 
 async fn bind(what: &str, flag: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -421,6 +439,8 @@ pub fn run_until_signal(config: Config) -> ExitCode {
         let stop = CancellationToken::new();
         let running = start(config, Arc::new(SystemClock), stop.clone()).await?;
         let leave = Leave::listen().map_err(StartError::Failed)?;
+        let hangups = hangups().map_err(StartError::Failed)?;
+        tokio::spawn(pass_on(hangups, Arc::clone(&running.reload)));
         println!("ready http={} grpc={}", running.http, running.grpc);
         leave.asked().await;
         info!("leaving");
@@ -445,4 +465,15 @@ pub fn run_until_signal(config: Config) -> ExitCode {
 fn fail(error: &anyhow::Error, code: ExitCode) -> ExitCode {
     eprintln!("error: {error:#}");
     code
+}
+
+fn hangups() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("could not listen for SIGHUP")
+}
+
+/// Each hangup asks for a look at the rules file.
+async fn pass_on(mut hangups: Signal, reload: Arc<Notify>) {
+    while hangups.recv().await.is_some() {
+        reload.notify_one();
+    }
 }

@@ -1,6 +1,6 @@
 //! Metrics about the aggregator itself: what came in, what was refused, what is late.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use entrenar::expose::{LabelText, Page};
@@ -50,6 +50,10 @@ pub struct Vitals {
     pub sealed_chunks: AtomicU64,
     pub sealed_bytes: AtomicU64,
     pub agents_connected: AtomicU64,
+    /// Times that a changed rules file was refused.
+    pub rules_reload_failures: AtomicU64,
+    /// When the rules that hold were read.
+    pub rules_loaded_at_ms: AtomicI64,
     outbox: OnceLock<OutboxHandle>,
     heartbeat: Arc<HeartbeatStats>,
     /// Why data can't be kept at the moment.
@@ -184,6 +188,11 @@ pub fn write(page: &mut Page, counts: &Counts, vitals: &Vitals, now: Timestamp) 
         "Bytes of chunks sealed.",
         vitals.sealed_bytes.load(Relaxed),
     );
+    counter(
+        "rules_reload_failures",
+        "Times that a changed rules file was refused; the rules of before stayed.",
+        vitals.rules_reload_failures.load(Relaxed),
+    );
     write_outbox(page, vitals);
     let mut gauge = |name: &str, help: &str, value: f64| {
         page.family(name, Kind::Gauge, help)
@@ -208,6 +217,11 @@ pub fn write(page: &mut Page, counts: &Counts, vitals: &Vitals, now: Timestamp) 
         "entrenar_andon_lag_seconds",
         "How far the engine's clock is behind.",
         counts.andon_lag_ms as f64 / 1e3,
+    );
+    gauge(
+        "entrenar_aggregator_rules_last_reload_success_timestamp_seconds",
+        "When the rules that hold were read.",
+        vitals.rules_loaded_at_ms.load(Relaxed) as f64 / 1e3,
     );
     gauge(
         "entrenar_aggregator_ready",

@@ -8,6 +8,7 @@ mod error;
 mod guard;
 mod live;
 mod prometheus;
+mod rules;
 mod series;
 mod serve;
 mod view;
@@ -63,6 +64,7 @@ pub fn router(web: Arc<Web>) -> Router {
         .route("/incidents/{id}", get(api::incident))
         .route("/incidents/{id}/acknowledge", post(api::acknowledge))
         .route("/incidents/{id}/close", post(api::close))
+        .route("/rules", get(rules::rules))
         .route("/notifications", get(api::notifications))
         .route("/stream", get(live::stream));
     Router::new()

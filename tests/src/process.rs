@@ -62,14 +62,16 @@ impl Server {
         self.child.id()
     }
 
+    /// Sends it a signal: `-HUP`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     /// Ends it with SIGTERM; how it ended.
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .expect("kill runs");
-        assert!(sent.success());
+        self.signal("-TERM");
         self.child.wait().expect("it ends")
     }
 }

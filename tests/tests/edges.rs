@@ -591,3 +591,52 @@ impl Drop for Ends {
         let _ = self.0.wait();
     }
 }
+
+#[tokio::test]
+async fn a_changed_rules_file_holds_after_a_hangup_and_a_bad_one_is_refused() {
+    let dir = directory();
+    let file = dir.path().join("rules.yaml");
+    let write = |text: &str| std::fs::write(&file, text).expect("written");
+    write("custom: [{ name: warm, threshold: temperature_celsius, above: 70, severity: info }]");
+    let path = file.display().to_string();
+    let server = aggregator(dir.path(), &["--rules", &path]);
+    let (base, client) = (format!("http://{}", server.http), Client::new());
+    let url = format!("{base}/api/v1/rules?limit=1000");
+    let rule = async |name: &str| {
+        let rules = items(&client, &url).await?;
+        rules.into_iter().find(|rule| rule["rule"] == name)
+    };
+    let warm = rule("warm").await.expect("it is listed");
+    assert_eq!(warm["kind"], "Custom");
+    assert_eq!(warm["built_in"], false);
+    assert_eq!(warm["severity"], "info");
+    assert_eq!(rule("xid").await.expect("it is listed")["built_in"], true);
+
+    let failures = async || {
+        let page = client.get(format!("{base}/metrics")).send().await.ok()?;
+        let page = page.text().await.ok()?;
+        let name = "entrenar_aggregator_rules_reload_failures_total ";
+        let line = page.lines().find_map(|line| line.strip_prefix(name))?;
+        line.parse::<f64>().ok()
+    };
+    assert_eq!(failures().await, Some(0.0));
+    write("custom: [{ name: warm, threshold: temperature_celsius }]");
+    server.signal("-HUP");
+    eventually("a refusal", async || {
+        failures().await.filter(|n| *n >= 1.0).map(|_| ())
+    })
+    .await;
+    assert_eq!(rule("warm").await.expect("the old rules stay"), warm);
+
+    write("rules: { xid: { shadow: true } }");
+    server.signal("-HUP");
+    eventually("the new rules", async || match rule("warm").await {
+        None => rule("xid")
+            .await
+            .filter(|xid| xid["shadow"] == true)
+            .map(|_| ()),
+        Some(_) => None,
+    })
+    .await;
+    assert!(server.terminate().success());
+}

@@ -17,6 +17,7 @@ use entrenar::report::{GpuEvent, Holder, HolderChange, Inventory, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::custom::Medians;
 use super::fleet::{Fleet, JobView, Node};
 use super::job::idle::job_state;
 use super::job::together::TogetherState;
@@ -55,6 +56,9 @@ pub(super) struct Memory {
     register: Register,
     blackout: Option<Blackout>,
     together: TogetherState,
+    /// What the peers of GPUs do, for the rules of people.
+    #[serde(default)]
+    medians: Medians,
 }
 
 impl Engine {
@@ -315,6 +319,7 @@ impl Engine {
     /// cleared.
     pub fn set_rules(&mut self, now: Timestamp, rules: impl Into<RuleBook>) {
         let book = rules.into();
+        self.forget_changed(now, &book);
         self.rules = Arc::clone(book.base());
         self.index = RuleIndex::new(book);
         self.resolve_all(now);

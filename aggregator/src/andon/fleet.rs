@@ -9,6 +9,7 @@ use entrenar::report::{Holder, Inventory, JobKind, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::custom::CustomState;
 use super::gpu::Gpu;
 use super::job::JobWatch;
 use super::rules::index::SetId;
@@ -54,6 +55,9 @@ pub(super) struct Node {
     /// The rules that hold for it.
     #[serde(skip)]
     pub(super) rules: SetId,
+    /// What the rules of people remember of it.
+    #[serde(default)]
+    pub(super) custom: Vec<CustomState>,
 }
 
 impl Node {
@@ -75,6 +79,7 @@ impl Node {
             xid: XidState::default(),
             wedged: false,
             rules: SetId::default(),
+            custom: Vec::new(),
         }
     }
 

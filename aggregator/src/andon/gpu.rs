@@ -10,6 +10,7 @@ use entrenar::report::{Holder, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::custom::CustomState;
 use super::pulse::Pulse;
 use super::recent::Recent;
 use super::rules::RuleSet;
@@ -47,6 +48,9 @@ pub(super) struct Gpu {
     /// The rules that hold for it.
     #[serde(skip)]
     pub(super) rules: SetId,
+    /// What the rules of people remember of it.
+    #[serde(default)]
+    pub(super) custom: Vec<CustomState>,
 }
 
 /// A row of a GPU, and when it came.
@@ -81,6 +85,7 @@ impl Gpu {
             limit_mw: None,
             watches: Watches::default(),
             rules: SetId::default(),
+            custom: Vec::new(),
         }
     }
 

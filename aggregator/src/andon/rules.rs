@@ -4,7 +4,8 @@
 //! A file is checked as a whole before any of it counts: `tree` keeps the lines, `reader` collects the mistakes, `book`
 //! is what was read, `index` says which set of parameters holds for which GPU, node and job.
 
-mod book;
+pub(crate) mod book;
+pub mod drill;
 pub(crate) mod glob;
 pub(crate) mod index;
 pub(crate) mod reader;

@@ -2,6 +2,7 @@
 
 mod anything;
 mod causes;
+mod custom;
 mod fleet;
 mod gpu;
 mod jobs;

@@ -118,7 +118,7 @@ pub(super) fn words_for(why: Resolution) -> &'static str {
         Resolution::Recovered => "the evidence says that it is over",
         Resolution::HolderGone => "the job that it was about is gone",
         Resolution::Decommissioned => "taken out of the fleet",
-        Resolution::RuleRemoved => "the rule was switched off",
+        Resolution::RuleRemoved => "no rule watches for it any more",
         Resolution::Explained => "another incident explains it",
         Resolution::Closed => "closed by a person",
     }

@@ -43,13 +43,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
 
 /// How many, and from where on.
 #[derive(Debug, Default)]
-struct Slice {
+pub(super) struct Slice {
     limit: usize,
     cursor: Option<String>,
 }
 
 impl Slice {
-    fn new(limit: Option<usize>, cursor: Option<String>) -> Answer<Self> {
+    pub(super) fn new(limit: Option<usize>, cursor: Option<String>) -> Answer<Self> {
         match limit {
             Some(0) => Err(Problem::bad_request("limit must be at least 1")),
             Some(n) => Ok(Self {
@@ -64,7 +64,7 @@ impl Slice {
     }
 
     /// One page of items that are sorted by `key`.
-    fn page<T, V>(
+    pub(super) fn page<T, V>(
         &self,
         items: &[T],
         key: impl Fn(&T) -> String,

@@ -10,11 +10,12 @@ use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 
 use super::{Engine, Memory};
+use crate::andon::custom::{self, Custom};
 use crate::andon::gpu::Gpu;
-use crate::andon::rules::RuleSet;
 use crate::andon::rules::index::SetId;
 use crate::andon::rules::selector::Subject;
-use crate::andon::{CordKey, Resolution, Scope};
+use crate::andon::rules::{RuleBook, RuleSet};
+use crate::andon::{CordKey, Kind, Resolution, RuleUid, Scope};
 
 impl Engine {
     /// The rules that hold for a GPU; those without overrides, if it is not known.
@@ -66,8 +67,11 @@ impl Engine {
             job_kind: None,
         };
         let set = self.index.find(whole);
-        let changed = set != node.rules;
+        let mine = self.index.custom(whole, true);
+        let changed =
+            set != node.rules || !custom::are(&node.custom, self.index.book().custom(), &mine);
         node.rules = set;
+        custom::align(&mut node.custom, self.index.book().custom(), &mine);
         let uuids: Vec<GpuUuid> = node.gpus.iter().map(|gpu| gpu.at.uuid.clone()).collect();
         if changed {
             let it = Scope::Node { node: id.clone() };
@@ -97,10 +101,13 @@ impl Engine {
             job_kind: gpu.holder().map(|holder| holder.kind),
         };
         let set = self.index.find(subject);
-        let changed = set != gpu.rules;
+        let mine = self.index.custom(subject, false);
+        let changed =
+            set != gpu.rules || !custom::are(&gpu.custom, self.index.book().custom(), &mine);
         let job = gpu.holder().map(|holder| holder.job.clone());
         if changed && let Some(gpu) = fleet.gpu_mut(uuid) {
             gpu.rules = set;
+            custom::align(&mut gpu.custom, self.index.book().custom(), &mine);
             for kind in self.index.kinds_off(set) {
                 gpu.reset(*kind);
             }
@@ -147,11 +154,18 @@ impl Engine {
 
     /// Other rules hold from now on, or a snapshot was read: everything is looked at.
     pub(super) fn resolve_all(&mut self, now: Timestamp) {
+        let uniform = self.index.is_uniform();
         let fleet = &mut self.memory.fleet;
         for node in fleet.nodes.values_mut() {
             node.rules = SetId::default();
             for gpu in node.gpus.iter_mut().chain(&mut node.absent) {
                 gpu.rules = SetId::default();
+            }
+            if uniform {
+                custom::align(&mut node.custom, &[], &[]);
+                for gpu in node.gpus.iter_mut().chain(&mut node.absent) {
+                    custom::align(&mut gpu.custom, &[], &[]);
+                }
             }
         }
         for job in fleet.jobs.values_mut() {
@@ -195,8 +209,58 @@ impl Engine {
         let Some(scope) = register.scope(key) else {
             return false;
         };
-        let standing = self.rules_of(scope).standing(&key.rule.0);
-        standing.is_none_or(|rule| !rule.enabled || rule.shadow != register.is_shadow(key))
+        match self.rules_of(scope).standing(&key.rule.0) {
+            Some(rule) => !rule.enabled || rule.shadow != register.is_shadow(key),
+            None => {
+                let rule = self.custom_rule(&key.rule.0);
+                let shadow = rule.map(|rule| rule.shadow);
+                !self.is_watched_by(scope, &key.rule.0) || shadow != Some(register.is_shadow(key))
+            }
+        }
+    }
+
+    fn custom_rule(&self, name: &str) -> Option<&Custom> {
+        let rules = self.index.book().custom();
+        rules.iter().find(|rule| *rule.uid.0 == *name)
+    }
+
+    /// Whether a rule of people is for a thing.
+    fn is_watched_by(&self, scope: &Scope, name: &str) -> bool {
+        let fleet = &self.memory.fleet;
+        let states = match scope {
+            Scope::Gpu { gpu } => fleet.gpu(&gpu.uuid).map(|gpu| &gpu.custom),
+            Scope::Node { node } => fleet.nodes.get(node).map(|node| &node.custom),
+            _ => None,
+        };
+        states.is_some_and(|states| states.iter().any(|state| *state.rule.0 == *name))
+    }
+
+    /// Rules of people that look at something else from now on begin anew.
+    pub(super) fn forget_changed(&mut self, now: Timestamp, book: &RuleBook) {
+        let before = self.index.book().custom();
+        let is_changed = |old: &&Custom| {
+            let new = book.custom().iter().find(|new| new.uid == old.uid);
+            new.is_none_or(|new| new.condition != old.condition)
+        };
+        let changed: Vec<RuleUid> = before
+            .iter()
+            .filter(is_changed)
+            .map(|rule| rule.uid.clone())
+            .collect();
+        if changed.is_empty() {
+            return;
+        }
+        for node in self.memory.fleet.nodes.values_mut() {
+            node.custom.retain(|state| !changed.contains(&state.rule));
+            for gpu in node.gpus.iter_mut().chain(&mut node.absent) {
+                gpu.custom.retain(|state| !changed.contains(&state.rule));
+            }
+        }
+        let is_of_them = |key: &CordKey, _: &Scope, _: Kind| changed.contains(&key.rule);
+        for key in self.memory.register.keys(is_of_them) {
+            let register = &mut self.memory.register;
+            register.clear(&key, now, Resolution::RuleRemoved);
+        }
     }
 
     fn drop_cord(&mut self, now: Timestamp, key: &CordKey) {
@@ -235,7 +299,9 @@ impl Engine {
 
     /// Whether what a rule finds there is told to nobody.
     pub(super) fn is_shadow(&self, rule: &str, scope: &Scope) -> bool {
-        let standing = self.rules_of(scope).standing(rule);
-        standing.is_some_and(|rule| rule.shadow)
+        match self.rules_of(scope).standing(rule) {
+            Some(rule) => rule.shadow,
+            None => self.custom_rule(rule).is_some_and(|rule| rule.shadow),
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! A tick comes in: each GPU's cords look at its row, and what they say is passed on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId, Values};
 use entrenar::unit::Timestamp;
 
 use super::{Engine, NEARBY_MS, cord};
+use crate::andon::custom;
 use crate::andon::gpu::Tick;
 use crate::andon::lost::Why;
 use crate::andon::unresponsive::node_finding;
@@ -24,6 +26,9 @@ impl Engine {
         let interval = Duration::from_millis(node.interval_ms as u64);
         // Neither takes room until a cord has something to say.
         let (mut signals, mut said) = (Vec::new(), Vec::new());
+        let (mut custom, mut custom_said) = (Vec::new(), Vec::new());
+        let rules = Arc::clone(self.index.book().custom());
+        let mut is_news = false;
         for (place, (gpu, row)) in node.gpus.iter_mut().zip(rows).enumerate() {
             if row.is_empty() || !gpu.is_news(at) {
                 continue;
@@ -36,10 +41,44 @@ impl Engine {
             };
             gpu.observe(tick, self.index.set(gpu.rules), &mut signals);
             said.extend(signals.drain(..).map(|signal| (place, signal)));
+            custom::look_at_gpu(gpu, tick, &rules, &self.memory.medians, &mut custom);
+            custom_said.extend(custom.drain(..).map(|said| (Some(place), said)));
+            is_news = true;
+        }
+        if is_news {
+            custom::look_at_node(&mut node.custom, (at, interval), rows, &rules, &mut custom);
+            custom_said.extend(custom.drain(..).map(|said| (None, said)));
         }
         for (place, signal) in said {
             self.pass_on(id, place, at, signal);
         }
+        for (place, said) in custom_said {
+            self.pass_on_custom(id, place, at, said);
+        }
+    }
+
+    /// Passes on what a rule of people says of a GPU, by its place; `None`: of the node.
+    fn pass_on_custom(
+        &mut self,
+        id: &NodeId,
+        place: Option<usize>,
+        at: Timestamp,
+        (rule, change): custom::Said,
+    ) {
+        let Some(node) = self.memory.fleet.nodes.get(id) else {
+            return;
+        };
+        let rule = &self.index.book().custom()[usize::from(rule)];
+        let gpu = place.and_then(|place| node.gpus.get(place));
+        let states = gpu.map_or(&node.custom, |gpu| &gpu.custom);
+        let said = custom::finding(rule, states, gpu, (id, &node.labels), at);
+        let scope = match gpu {
+            Some(gpu) => Scope::Gpu {
+                gpu: gpu.at.clone(),
+            },
+            None => Scope::Node { node: id.clone() },
+        };
+        self.report(Kind::Custom, scope, change, at, said);
     }
 
     /// Passes on what a GPU's cord says.

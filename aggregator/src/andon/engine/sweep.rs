@@ -38,6 +38,8 @@ impl Engine {
         if judged.is_none_or(|judged| !(0..JUDGE_MS).contains(&(now.0 - judged.0))) {
             self.memory.judged_at = Some(now);
             self.judge_jobs(now);
+            let rules = self.index.book().custom();
+            self.memory.medians.find(now, &self.memory.fleet, rules);
             self.settle_xids(now);
             let causes = &self.rules.causes;
             self.memory.register.look_after_orphans(now, causes);
@@ -252,7 +254,8 @@ impl Engine {
             Scope::Node { node } => is_node_dark(fleet, node),
             Scope::Gpu { gpu } => {
                 is_node_dark(fleet, &gpu.node)
-                    || (needs_data(kind) && is_gpu_dark(fleet, gpu, now, index))
+                    || ((needs_data(kind) || kind == Kind::Custom)
+                        && is_gpu_dark(fleet, gpu, now, index))
             }
             Scope::Job { job, .. } => fleet
                 .jobs

@@ -7,6 +7,7 @@ use super::reader::{Mistake, Reader};
 use super::selector::Selector;
 use super::tree::{Key, Tree};
 use super::{RuleSet, RuleSummary};
+use crate::andon::custom::{self, Custom, Customs};
 
 /// Most overrides of a file.
 pub const MOST_OVERRIDES: usize = 64;
@@ -22,6 +23,7 @@ const MOST_BYTES: usize = 1 << 20;
 pub struct RuleBook {
     base: Arc<RuleSet>,
     overrides: Arc<[Override]>,
+    custom: Customs,
 }
 
 /// Other parameters for some of the fleet.
@@ -67,7 +69,7 @@ impl From<RuleSet> for RuleBook {
 }
 
 /// What stands at the top of a file.
-const TOP: [&str; 2] = ["rules", "overrides"];
+pub(crate) const TOP: [&str; 3] = ["rules", "overrides", "custom"];
 
 impl RuleBook {
     /// Reads a rules file. What it does not name keeps its default; a name that nothing has is an error.
@@ -96,7 +98,7 @@ impl RuleBook {
         }
     }
 
-    /// Reads what stands under `rules` and `overrides`.
+    /// Reads what stands under `rules`, `overrides` and `custom`.
     pub(crate) fn read_tree(tree: &Tree, reader: &mut Reader) -> Self {
         let entries = reader.entries(tree, "the file");
         let named = |name: &str| entries.iter().find(|(key, _)| key.text == name);
@@ -123,9 +125,14 @@ impl RuleBook {
                 check_sets(&overrides, key, reader);
             }
         }
+        let mut rules = Vec::new();
+        if let Some((key, tree)) = named("custom") {
+            rules = custom::read(key, tree, reader);
+        }
         Self {
             base: base.into(),
             overrides: overrides.into(),
+            custom: rules.into(),
         }
     }
 
@@ -138,6 +145,11 @@ impl RuleBook {
         &self.overrides
     }
 
+    /// The rules that people wrote.
+    pub(in crate::andon) fn custom(&self) -> &Customs {
+        &self.custom
+    }
+
     /// What each rule says of itself.
     pub fn summaries(&self) -> Vec<RuleSummary> {
         let mut summaries = self.base.summaries();
@@ -145,6 +157,7 @@ impl RuleBook {
             let named = |o: &&Override| o.names.contains(&&*summary.rule.0);
             summary.overrides = self.overrides.iter().filter(named).count();
         }
+        summaries.extend(self.custom.iter().map(Custom::summary));
         summaries
     }
 }

@@ -49,7 +49,16 @@ impl RuleIndex {
 
     /// Whether everything goes by one set.
     pub(crate) fn is_uniform(&self) -> bool {
-        self.book.overrides().is_empty()
+        self.book.overrides().is_empty() && self.book.custom().is_empty()
+    }
+
+    /// The places of the rules of people that are for a thing; `on_node`: the thing is a node.
+    pub(in crate::andon) fn custom(&self, subject: Subject<'_>, on_node: bool) -> Vec<u16> {
+        let places = (0..).zip(self.book.custom().iter());
+        places
+            .filter(|(_, rule)| rule.is_for(subject, on_node))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     pub(crate) fn set(&self, id: SetId) -> &Arc<RuleSet> {
