@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// A rules file and how it was when it was last looked at.
 #[derive(Debug)]
-pub struct RulesFile {
+pub(crate) struct RulesFile {
     path: PathBuf,
     /// Time and size; `None`: it could not be seen.
     stamp: Option<(SystemTime, u64)>,
@@ -39,7 +39,7 @@ enum Look {
 
 impl RulesFile {
     /// Reads the file for the first time.
-    pub fn load(path: PathBuf) -> Result<(Self, RuleBook), String> {
+    pub(crate) fn load(path: PathBuf) -> Result<(Self, RuleBook), String> {
         let mut file = Self {
             path,
             stamp: None,
@@ -78,18 +78,18 @@ impl RulesFile {
 }
 
 /// What a reload works with.
-pub struct Reload {
-    pub file: RulesFile,
-    pub line: LineHandle,
-    pub clock: Arc<dyn Clock>,
-    pub vitals: Arc<Vitals>,
+pub(crate) struct Reload {
+    pub(crate) file: RulesFile,
+    pub(crate) line: LineHandle,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) vitals: Arc<Vitals>,
     /// Notified: somebody asks for a look.
-    pub asked: Arc<Notify>,
+    pub(crate) asked: Arc<Notify>,
 }
 
 impl Reload {
     /// Keeps the rules as the file says, until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let asked = tokio::select! {
                 () = stop.cancelled() => return,

@@ -28,7 +28,9 @@ pub(super) use condition::Condition;
 use condition::{Level, Remembered};
 pub(super) use peers::Medians;
 use text::{Place, Template};
-pub(super) use written::read;
+#[cfg(test)]
+pub(super) use written::keys as written_keys;
+pub(super) use written::{read, shape as written_shape};
 
 /// Most rules of this kind in a file: each GPU that they are for remembers each of them.
 pub(super) const MOST_CUSTOM: usize = 256;

@@ -9,6 +9,7 @@ pub mod drill;
 pub(crate) mod glob;
 pub(crate) mod index;
 pub(crate) mod reader;
+pub(crate) mod schema;
 pub(crate) mod selector;
 mod span;
 pub(crate) mod tree;
@@ -22,6 +23,8 @@ use super::{Kind, RuleUid, Severity};
 pub use book::{MOST_OVERRIDES, MOST_SETS, RuleBook, RulesError};
 pub use reader::Mistake;
 use reader::Reader;
+use schema::Shape as _;
+pub use schema::schema;
 pub use span::Span;
 use tree::Tree;
 
@@ -50,6 +53,8 @@ pub trait Rule {
     fn check(&self) -> Result<(), Impossible> {
         Ok(())
     }
+    /// Its parameters as a JSON schema.
+    fn shape() -> serde_json::Value;
 }
 
 /// A parameter with a value that makes no sense.
@@ -79,12 +84,12 @@ pub(crate) fn require(
 /// Declares a rule: its parameters with their defaults, beside what every rule has.
 macro_rules! rule {
     (
-        $(#[$doc:meta])*
+        $(#[doc = $doc:literal])*
         $rule:ident: $kind:ident, named $name:literal, $severity:ident, $enabled:literal;
-        $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr;)*
+        $($(#[doc = $field_doc:literal])* $field:ident: $type:ty = $default:expr;)*
         $(=> |$this:ident| $check:block)?
     ) => {
-        $(#[$doc])*
+        $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct $rule {
@@ -98,7 +103,7 @@ macro_rules! rule {
             pub runbook_url: Option<String>,
             /// What is put on each of its findings, beside the node's labels.
             pub labels: entrenar::report::Labels,
-            $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[doc = $field_doc])* pub $field: $type,)*
         }
 
         impl Default for $rule {
@@ -136,10 +141,47 @@ macro_rules! rule {
                 let $this = self;
                 $check
             })?
+            fn shape() -> serde_json::Value {
+                let mut parameters = $crate::andon::rules::common_parameters();
+                $(parameters.push((
+                    stringify!($field),
+                    concat!($($field_doc),*),
+                    <$type as $crate::andon::rules::schema::Shape>::shape(),
+                ));)*
+                let about = concat!($($doc),*);
+                $crate::andon::rules::schema::object(about, parameters, &Self::default())
+            }
         }
     };
 }
 pub(crate) use rule;
+
+/// The parameters of every rule.
+pub(crate) fn common_parameters() -> Vec<schema::Parameter> {
+    vec![
+        ("enabled", "Whether it watches at all.", bool::shape()),
+        (
+            "shadow",
+            "On trial: what it finds is recorded and told to nobody.",
+            bool::shape(),
+        ),
+        (
+            "severity",
+            "How much a finding matters: a record, working hours, a call.",
+            Severity::shape(),
+        ),
+        (
+            "runbook_url",
+            "Where its runbook is.",
+            Option::<String>::shape(),
+        ),
+        (
+            "labels",
+            "Put on each of its findings, beside the node's labels.",
+            Labels::shape(),
+        ),
+    ]
+}
 
 /// How findings are tied together, whatever rule they come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +200,24 @@ impl Default for CausesRule {
             explain_within: Span::secs(120),
             group_within: Span::secs(60),
         }
+    }
+}
+
+impl CausesRule {
+    fn shape() -> serde_json::Value {
+        let parameters = vec![
+            (
+                "explain_within",
+                "How far apart a cause and its consequence may begin.",
+                Span::shape(),
+            ),
+            (
+                "group_within",
+                "How far apart members of a group may be raised.",
+                Span::shape(),
+            ),
+        ];
+        schema::object("What explains what.", parameters, &Self::default())
     }
 }
 
@@ -187,6 +247,11 @@ macro_rules! rule_set {
                     $(stringify!($field) => Some(Standing::of(&self.$field)),)*
                     _ => None,
                 }
+            }
+
+            /// Every rule's parameters as a JSON schema.
+            fn shapes() -> Vec<(&'static str, serde_json::Value)> {
+                vec![$((stringify!($field), <$rule as Rule>::shape()),)*]
             }
 
             /// The kinds that are not watched for.

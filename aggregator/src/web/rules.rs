@@ -35,8 +35,8 @@ pub(super) struct RuleView {
     overrides: usize,
 }
 
-impl From<&RuleSummary> for RuleView {
-    fn from(rule: &RuleSummary) -> Self {
+impl RuleView {
+    fn of(rule: &RuleSummary) -> Self {
         Self {
             rule: rule.rule.to_string(),
             kind: rule.kind.name(),
@@ -62,6 +62,6 @@ pub(super) async fn rules(
     Ok(Json(slice.page(
         &rules,
         |rule| rule.rule.to_string(),
-        RuleView::from,
+        RuleView::of,
     )))
 }

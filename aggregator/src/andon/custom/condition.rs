@@ -214,10 +214,10 @@ impl Condition {
                 let value = metric.to_display(value(metric.id)?);
                 *remembered = Remembered::Latest(at, value);
                 let median = median?;
-                match relative {
-                    false => Some((value - median).into()),
-                    true => (median != 0.0).then(|| ((value - median) / median).into()),
+                if relative {
+                    return (median != 0.0).then(|| ((value - median) / median).into());
                 }
+                Some((value - median).into())
             }
         }
     }
@@ -239,12 +239,13 @@ impl Condition {
             return "unknown".into();
         };
         match self {
-            Self::Threshold { metric } => with_unit(value, metric.unit),
             Self::Rate { metric, .. } => format!("{}/s", with_unit(value, metric.unit)),
             Self::Absent { .. } => lasting((value * 1e3) as i64),
             Self::Ratio { .. } => number(value),
             Self::Deviation { relative: true, .. } => format!("{} %", number(value * 100.0)),
-            Self::Deviation { metric, .. } => with_unit(value, metric.unit),
+            Self::Threshold { metric } | Self::Deviation { metric, .. } => {
+                with_unit(value, metric.unit)
+            }
         }
     }
 }

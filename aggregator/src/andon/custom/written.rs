@@ -6,6 +6,7 @@ use entrenar::andon::Patience;
 use entrenar::metric::{self, Metric, MetricId};
 use entrenar::report::Labels;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
 use super::condition::Level;
 use super::peers::Peers;
@@ -14,9 +15,10 @@ use super::{Condition, Custom, MOST_CUSTOM};
 use crate::andon::Severity;
 use crate::andon::rules::book::read_selector;
 use crate::andon::rules::reader::{Reader, nearest};
+use crate::andon::rules::schema::{Shape as _, object};
 use crate::andon::rules::selector::Selector;
 use crate::andon::rules::tree::{Key, Tree};
-use crate::andon::rules::{RuleSet, Span};
+use crate::andon::rules::{RuleSet, Span, common_parameters};
 
 /// A rule as the file writes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +89,91 @@ impl Default for Written {
             action: None,
         }
     }
+}
+
+/// The keys that a rule may have.
+#[cfg(test)]
+pub(in crate::andon) fn keys() -> Vec<String> {
+    let json = serde_json::to_value(Written::default()).expect("a rule is data");
+    json.as_object()
+        .expect("an object")
+        .keys()
+        .cloned()
+        .collect()
+}
+
+/// A rule as a JSON schema.
+pub(in crate::andon) fn shape() -> Json {
+    let names: Vec<&str> = metric::CATALOGUE.iter().map(|metric| metric.name).collect();
+    let metric = || json!({ "enum": names });
+    let number = f64::shape;
+    let mut parameters = common_parameters();
+    parameters.extend([
+        (
+            "name",
+            "Its identity.",
+            json!({ "type": "string", "pattern": "^[a-z0-9_-]{1,64}$" }),
+        ),
+        (
+            "match",
+            "What it is for; everything, if not named.",
+            Selector::shape(),
+        ),
+        (
+            "threshold",
+            "A level: the metric that is compared.",
+            metric(),
+        ),
+        ("rate", "A counter: how fast it rises, a second.", metric()),
+        ("absent", "A metric that is not reported.", metric()),
+        (
+            "ratio",
+            "Two metrics: the first by the second.",
+            json!({ "type": "array", "items": metric(), "minItems": 2, "maxItems": 2 }),
+        ),
+        (
+            "deviation",
+            "How far a metric is from the median of its peers.",
+            metric(),
+        ),
+        ("window", "Over which a rate is taken.", Span::shape()),
+        (
+            "peers",
+            "Whom a deviation is from.",
+            json!({ "enum": ["node", "job", "model"] }),
+        ),
+        (
+            "relative",
+            "A deviation as a share of the median.",
+            bool::shape(),
+        ),
+        ("above", "More than this is unwelcome.", number()),
+        ("below", "Less than this is unwelcome.", number()),
+        (
+            "clear_below",
+            "With `above`: this and less is fine.",
+            number(),
+        ),
+        (
+            "clear_above",
+            "With `below`: this and more is fine.",
+            number(),
+        ),
+        ("for", "How long it must last.", Span::shape()),
+        ("settle", "How long it must be fine.", Span::shape()),
+        (
+            "summary",
+            "The sentence that people read, with {{node}}, {{device}}, {{value}} and others.",
+            String::shape(),
+        ),
+        ("action", "What to do.", String::shape()),
+    ]);
+    let mut shape = object("A rule of your own.", parameters, &Written::default());
+    shape["type"] = json!("object");
+    shape["required"] = json!(["name"]);
+    let one = NAMES_OF_CONDITIONS.map(|name| json!({ "required": [name] }));
+    shape["oneOf"] = json!(one);
+    shape
 }
 
 /// Reads what stands under `custom`.

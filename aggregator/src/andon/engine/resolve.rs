@@ -209,14 +209,13 @@ impl Engine {
         let Some(scope) = register.scope(key) else {
             return false;
         };
-        match self.rules_of(scope).standing(&key.rule.0) {
-            Some(rule) => !rule.enabled || rule.shadow != register.is_shadow(key),
-            None => {
-                let rule = self.custom_rule(&key.rule.0);
-                let shadow = rule.map(|rule| rule.shadow);
-                !self.is_watched_by(scope, &key.rule.0) || shadow != Some(register.is_shadow(key))
-            }
+        let (name, shadow) = (&key.rule.0, register.is_shadow(key));
+        if let Some(rule) = self.rules_of(scope).standing(name) {
+            return !rule.enabled || rule.shadow != shadow;
         }
+        let rule = self.custom_rule(name);
+        let stays = rule.is_some_and(|rule| rule.shadow == shadow);
+        !stays || !self.is_watched_by(scope, name)
     }
 
     fn custom_rule(&self, name: &str) -> Option<&Custom> {

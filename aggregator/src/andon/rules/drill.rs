@@ -180,10 +180,38 @@ pub fn read(
     Err(RulesError { file, mistakes })
 }
 
+type Entry = (Key, Tree);
+
 /// The entries with these names, and the others.
-fn split(entries: &[(Key, Tree)], names: &[&str]) -> (Vec<(Key, Tree)>, Vec<(Key, Tree)>) {
+fn split(entries: &[Entry], names: &[&str]) -> (Vec<Entry>, Vec<Entry>) {
     let entries = entries.iter().cloned();
     entries.partition(|(key, _)| names.contains(&key.text.as_str()))
+}
+
+/// The entries that a part can have; the others are told of. `lists`: what else may stand beside them.
+fn known(
+    entries: &[Entry],
+    part: &impl Serialize,
+    lists: &[&str],
+    what: &str,
+    reader: &mut Reader,
+) -> Vec<Entry> {
+    let json = serde_json::to_value(part).unwrap_or_default();
+    let names: Vec<String> = json
+        .as_object()
+        .into_iter()
+        .flat_map(|o| o.keys().cloned())
+        .collect();
+    let names: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .chain(lists.iter().copied())
+        .collect();
+    let (known, unknown) = split(entries, &names);
+    for (key, _) in &unknown {
+        reader.unknown(key, what, names.iter().copied());
+    }
+    known
 }
 
 fn named<'t>(entries: &'t [(Key, Tree)], name: &str) -> Option<&'t (Key, Tree)> {
@@ -198,30 +226,34 @@ fn read_file(
     let entries = reader.entries(tree, "the file");
     let (rules, rest) = split(entries, &super::book::TOP);
     let (tests, head) = split(&rest, &["tests"]);
+    let head = known(
+        &head,
+        &FileHead::default(),
+        &["tests", "rules", "overrides", "custom"],
+        "the file",
+        reader,
+    );
     let Some(head) = reader.part(&FileHead::default(), &head, "the file") else {
         return Ok(Vec::new());
     };
-    let book = match &head.rules_file {
-        Some(name) => {
-            let line = named(entries, "rules_file").map_or(1, |(key, _)| key.line);
-            if let Some((key, _)) = rules.first() {
-                reader.wrong(key.line, "the rules are in `rules_file`: write them there");
-            }
-            match load(name) {
-                Ok(text) => RuleBook::parse(&text, name)?,
-                Err(reason) => {
-                    reader.wrong(line, format!("rules_file: {reason}"));
-                    return Ok(Vec::new());
-                }
+    let book = if let Some(name) = &head.rules_file {
+        let line = named(entries, "rules_file").map_or(1, |(key, _)| key.line);
+        if let Some((key, _)) = rules.first() {
+            reader.wrong(key.line, "the rules are in `rules_file`: write them there");
+        }
+        match load(name) {
+            Ok(text) => RuleBook::parse(&text, name)?,
+            Err(reason) => {
+                reader.wrong(line, format!("rules_file: {reason}"));
+                return Ok(Vec::new());
             }
         }
-        None => {
-            let tree = Tree {
-                line: tree.line,
-                value: Value::Map(rules),
-            };
-            RuleBook::read_tree(&tree, reader)
-        }
+    } else {
+        let tree = Tree {
+            line: tree.line,
+            value: Value::Map(rules),
+        };
+        RuleBook::read_tree(&tree, reader)
     };
     let Some((key, tests)) = tests.first() else {
         reader.wrong(1, "there are no `tests`");
@@ -239,8 +271,10 @@ fn read_file(
 }
 
 fn read_test(item: &Tree, file: &FileHead, book: &RuleBook, reader: &mut Reader) -> Option<Drill> {
+    const LISTS: [&str; 3] = ["input", "steps", "expect"];
     let entries = reader.entries(item, "a test");
-    let (lists, head) = split(entries, &["input", "steps", "expect"]);
+    let (lists, head) = split(entries, &LISTS);
+    let head = known(&head, &TestHead::default(), &LISTS, "the test", reader);
     let head: TestHead = reader.part(&TestHead::default(), &head, "the test")?;
     if head.name.is_empty() {
         reader.wrong(item.line, "the test has no `name`");
@@ -293,6 +327,13 @@ fn read_test(item: &Tree, file: &FileHead, book: &RuleBook, reader: &mut Reader)
 fn read_gpu(item: &Tree, reader: &mut Reader) -> Option<Gpu> {
     let entries = reader.entries(item, "a GPU of the input");
     let (series, head) = split(entries, &["series"]);
+    let head = known(
+        &head,
+        &InputHead::default(),
+        &["series"],
+        "a GPU of the input",
+        reader,
+    );
     let head: InputHead = reader.part(&InputHead::default(), &head, "input")?;
     if head.node.is_empty() {
         reader.wrong(item.line, "input: a GPU needs a `node`");

@@ -7,7 +7,10 @@ use entrenar::report::{JobKind, Labels};
 use serde::de::{SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use serde_json::{Value as Json, json};
+
 use super::glob::Glob;
+use super::schema::{Shape as _, object};
 
 /// What must hold of a thing; what is not named may be anything. Empty: everything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +40,23 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Selector {
+    pub(in crate::andon) fn shape() -> Json {
+        let glob = || Option::<Glob>::shape();
+        let kinds = json!({ "anyOf": [JobKind::shape(), Vec::<JobKind>::shape()] });
+        let parameters = vec![
+            ("cluster", "Name of the deployment.", glob()),
+            ("node", "Name of the node.", glob()),
+            ("model", "Name of the GPU's model.", glob()),
+            ("job_kind", "Kind of the job that holds the GPU.", kinds),
+            (
+                "labels",
+                "Labels of the node.",
+                BTreeMap::<String, Glob>::shape(),
+            ),
+        ];
+        object("What it is for.", parameters, &Self::default())
+    }
+
     /// Whether all that it asks for holds.
     pub(crate) fn matches(&self, subject: Subject<'_>) -> bool {
         let fits = |glob: &Option<Glob>, name: Option<&str>| {

@@ -27,7 +27,8 @@ pub(super) fn parse(line: &str) -> Result<Vec<Step>, String> {
             }
             None => (word, None),
         };
-        if steps.len() + times.unwrap_or(1) > MOST_STEPS {
+        let added = times.unwrap_or(0).saturating_add(1);
+        if added.saturating_add(steps.len()) > MOST_STEPS {
             return Err(format!("a series has at most {MOST_STEPS} steps"));
         }
         let plain = match what {
