@@ -30,7 +30,8 @@ impl Section {
     }
 
     /// Shows it, and puts it in its place in the results.
-    pub fn publish(&self, bench: &str) -> Result<()> {
+    pub fn publish(mut self, bench: &str) -> Result<()> {
+        self.say(format!("{}.", load_average()));
         println!("\n{}", self.text);
         let path = results();
         let old = fs::read_to_string(&path)
@@ -59,6 +60,15 @@ fn replace(text: &str, name: &str, section: &str) -> Result<String> {
         );
     };
     Ok(format!("{before}{begin}{section}{end}{after}"))
+}
+
+/// How busy the machine was, with others too.
+fn load_average() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut minutes = load.split(' ');
+    let mut next = || minutes.next().unwrap_or("–").to_owned();
+    let (one, five) = (next(), next());
+    format!("Load average of the machine at the end: {one} over a minute, {five} over five")
 }
 
 /// What the numbers depend on.

@@ -2,8 +2,8 @@
 //! either may be inside a driver call that never returns.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,33 +20,31 @@ const EVENT_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a failed wait for events, so that a broken driver does not turn the thread into a spin.
 const EVENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a sleeping thread looks whether the probe is gone.
-const NAP: Duration = Duration::from_millis(250);
-
 /// The outcome of the latest enumeration; `None` before the first.
 pub(super) type Found = Option<Result<Vec<GpuInfo>, GpuError>>;
 
-/// Set when the probe goes away; the threads leave at their next look.
+/// Set when the probe goes away; it wakes threads that sleep, and the others leave at their next look.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct Stop(Arc<(Mutex<bool>, Condvar)>);
 
 impl Stop {
     /// Asks the threads to leave.
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        let (is_set, changed) = &*self.0;
+        *is_set.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
     }
 
     fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sleeps, at most until the probe goes away.
     fn sleep(&self, time: Duration) {
-        let mut left = time;
-        while !self.is_set() && !left.is_zero() {
-            let nap = left.min(NAP);
-            thread::sleep(nap);
-            left -= nap;
-        }
+        let (is_set, changed) = &*self.0;
+        let is_set = is_set.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whichever way it ends, its caller looks again.
+        let _ = changed.wait_timeout_while(is_set, time, |is_set| !*is_set);
     }
 }
 

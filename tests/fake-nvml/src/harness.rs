@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Name of the library as the driver installs it.
 pub const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -73,6 +74,19 @@ impl FakeNvml {
     pub fn calls(&self) -> io::Result<Vec<String>> {
         let text = fs::read_to_string(self.trace_file())?;
         Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// CPU time of all calls up to the last wait for events, by a scenario with `spent` set to
+    /// [`spent_file`](Self::spent_file).
+    pub fn spent(&self) -> io::Result<Duration> {
+        let text = fs::read_to_string(self.spent_file())?;
+        let nanos = text.trim().parse().map_err(io::Error::other)?;
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Where a scenario may have its CPU time written down.
+    pub fn spent_file(&self) -> PathBuf {
+        self.dir.join("spent")
     }
 
     /// Where a scenario may have its calls noted.

@@ -15,6 +15,7 @@
 //! driver 580.82.07                   version of the driver
 //! init 18                            nvmlInit_v2 answers this code (9 no driver, 18 versions do not fit)
 //! trace /tmp/calls                   appends a line for each call: its name, and the GPU
+//! spent /tmp/spent                   keeps there the nanoseconds of CPU that all calls have used
 //! call nvmlEventSetWait_v2 15        a call that is about no GPU answers this code
 //!
 //! gpu * load steady                  idle, steady (the default) or hot: sets all values of a GPU
@@ -40,4 +41,6 @@
 pub mod harness;
 mod player;
 pub mod scenario;
+mod spent;
 mod symbols;
+mod watch;

@@ -5,12 +5,14 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::scenario::{Effect, Scenario, Value};
+use crate::spent;
+use crate::watch::Watch;
 
 /// How often a call that blocks looks whether it still should.
 const POLL: Duration = Duration::from_millis(5);
@@ -21,6 +23,7 @@ const VARIABLE: &str = "FAKE_NVML_SCENARIO";
 /// What the library remembers between calls.
 pub(crate) struct Player {
     file: Option<PathBuf>,
+    watch: Watch,
     state: Mutex<State>,
 }
 
@@ -53,16 +56,20 @@ pub(crate) struct Totals {
 /// The one player of this copy of the library.
 pub(crate) fn player() -> &'static Player {
     static PLAYER: OnceLock<Player> = OnceLock::new();
-    PLAYER.get_or_init(|| Player {
-        file: std::env::var_os(VARIABLE)
+    PLAYER.get_or_init(|| {
+        let file = std::env::var_os(VARIABLE)
             .map(PathBuf::from)
-            .or_else(beside_library),
-        state: Mutex::new(State {
-            stamp: None,
-            scenario: Arc::default(),
-            totals: Vec::new(),
-            delivered: 0,
-        }),
+            .or_else(beside_library);
+        Player {
+            watch: Watch::on(file.as_deref().and_then(Path::parent)),
+            file,
+            state: Mutex::new(State {
+                stamp: None,
+                scenario: Arc::default(),
+                totals: Vec::new(),
+                delivered: 0,
+            }),
+        }
     })
 }
 
@@ -136,14 +143,13 @@ impl Player {
     pub(crate) fn wait_event(&self, watched: &[usize], timeout: Duration) -> Option<(usize, u64)> {
         let end = now() + timeout;
         loop {
-            if let Some(event) = self.next_event(watched) {
-                return Some(event);
-            }
+            let event = self.next_event(watched);
             let left = end.saturating_duration_since(now());
-            if left.is_zero() {
-                return None;
+            if event.is_some() || left.is_zero() {
+                spent::tell(self.scenario().spent.as_deref());
+                return event;
             }
-            thread::sleep(left.min(POLL));
+            self.watch.wait(left);
         }
     }
 

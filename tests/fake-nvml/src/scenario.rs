@@ -103,6 +103,8 @@ pub struct Scenario {
     pub init: u32,
     /// Where calls are noted.
     pub trace: Option<String>,
+    /// Where it is written down how much CPU time all calls have used, after each wait for events.
+    pub spent: Option<String>,
     /// Every GPU, also the absent ones.
     pub gpus: Vec<Gpu>,
     /// Events, by rising number.
@@ -117,6 +119,7 @@ impl Default for Scenario {
             host: 0,
             init: 0,
             trace: None,
+            spent: None,
             gpus: vec![Gpu::default(); 2],
             events: Vec::new(),
             calls: Vec::new(),
@@ -189,6 +192,7 @@ impl Scenario {
             ["driver", version] => (*version).clone_into(&mut self.driver),
             ["init", code] => self.init = number(code)? as u32,
             ["trace", path] => self.trace = Some((*path).to_owned()),
+            ["spent", path] => self.spent = Some((*path).to_owned()),
             ["call", call, effect] => self.calls.push(((*call).to_owned(), parse_effect(effect)?)),
             ["event", n, "gpu", gpu, "xid", xid] => self.events.push(Event {
                 number: number(n)?,
@@ -211,6 +215,11 @@ impl Scenario {
         }
         Ok(())
     }
+}
+
+/// The UUID of the GPU at a place of a host.
+pub fn uuid(host: u32, slot: usize) -> String {
+    format!("GPU-{host:08x}-fa4e-4000-8000-{slot:012x}")
 }
 
 fn describe(gpu: &mut Gpu, words: &[&str]) -> Result<(), &'static str> {

@@ -17,7 +17,8 @@ use std::time::Duration;
 use nvml_wrapper_sys::bindings::{self as sys, field_id as fi, nvmlDevice_t, nvmlReturn_t};
 
 use crate::player::player;
-use crate::scenario::{Gpu, Scenario, Value};
+use crate::scenario::{Gpu, Scenario, Value, uuid};
+use crate::spent::Spending;
 
 const SUCCESS: nvmlReturn_t = 0;
 const INVALID_ARGUMENT: nvmlReturn_t = 2;
@@ -37,6 +38,7 @@ fn outcome(result: Result<(), nvmlReturn_t>) -> nvmlReturn_t {
 
 /// A call about no GPU.
 fn system(call: &str, answer: impl FnOnce(&Scenario) -> Result<(), u32>) -> nvmlReturn_t {
+    let _spending = Spending::begin();
     outcome(
         player()
             .pass(call, None)
@@ -50,6 +52,7 @@ fn device(
     handle: nvmlDevice_t,
     answer: impl FnOnce(&Gpu, usize) -> Result<(), u32>,
 ) -> nvmlReturn_t {
+    let _spending = Spending::begin();
     let Some(slot) = (handle as usize).checked_sub(1) else {
         return INVALID_ARGUMENT;
     };
@@ -91,10 +94,6 @@ fn put_text(out: *mut c_char, size: c_uint, text: &str) -> Result<(), nvmlReturn
         out.add(text.len()).write(0);
     }
     Ok(())
-}
-
-fn uuid(host: u32, slot: usize) -> String {
-    format!("GPU-{host:08x}-fa4e-4000-8000-{slot:012x}")
 }
 
 #[unsafe(no_mangle)]
