@@ -9,14 +9,15 @@ use anyhow::{Context, Result, bail};
 pub fn get(address: &str, path: &str) -> Result<String> {
     let mut stream =
         TcpStream::connect(address).with_context(|| format!("no server at {address}"))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    // In version 1.0 the end of the connection is the end of the body, whatever its length.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         bail!("{address}{path} answered without a body");
     };
-    if !head.starts_with("HTTP/1.1 200") {
+    if head.split(' ').nth(1) != Some("200") {
         bail!(
             "{address}{path} answered {}: {body}",
             head.lines().next().unwrap_or_default()

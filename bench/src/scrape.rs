@@ -57,7 +57,7 @@ pub fn run() -> Result<()> {
     let mut section = Section::default();
     section.say(format!(
         "{AGENTS} nodes of 8 GPUs (512) that report at 1 Hz; {SCRAPES} scrapes, a connection each. CPU of the aggregator's \
-         process, less what the agents cost it in the {} s before. Goal: 15 ms.",
+         process, less what the agents cost it in the {} s before. The page is sent in parts. Goal: 15 ms.",
         QUIET.as_secs(),
     ));
     section.table(

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use crate::gpu::Values;
-use crate::metric::{CATALOGUE, Kind};
+use crate::metric::{CATALOGUE, Kind, Metric};
 
 /// The `Content-Type` of a page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -57,11 +57,21 @@ impl Page {
     /// labels first.
     pub fn gpu_metrics(&mut self, prefix: &str, rows: &[(&LabelText, &Values)]) {
         for metric in CATALOGUE {
-            let name = format!("{prefix}_gpu_{}", metric.name);
-            let mut family = self.family(&name, metric.kind, metric.help);
-            for (labels, values) in rows {
-                family.sample(labels, values.display(metric.id));
-            }
+            self.gpu_metric(prefix, metric, rows.iter().copied());
+        }
+    }
+
+    /// Writes one metric, if at least one of `rows` has it.
+    pub fn gpu_metric<'a>(
+        &mut self,
+        prefix: &str,
+        metric: &Metric,
+        rows: impl IntoIterator<Item = (&'a LabelText, &'a Values)>,
+    ) {
+        let name = format!("{prefix}_gpu_{}", metric.name);
+        let mut family = self.family(&name, metric.kind, metric.help);
+        for (labels, values) in rows {
+            family.sample(labels, values.display(metric.id));
         }
     }
 
