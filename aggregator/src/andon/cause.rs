@@ -18,6 +18,9 @@ use super::{GpuAt, Kind, Scope, Severity};
 /// Labels by which nodes share a fate.
 pub(super) const SHARED_LABELS: [&str; 3] = ["rack", "switch", "power_feed"];
 
+/// Nodes that stop within so many milliseconds may run one job.
+const SAME_MOMENT_MS: i64 = 20_000;
+
 /// How deep a kind lies: the deeper (smaller) explains the shallower. `None`: it stands alone.
 fn depth(kind: Kind) -> Option<u8> {
     match kind {
@@ -128,8 +131,17 @@ pub(super) fn shared(
         Kind::Xid => shared_job(&leader.scope, &follower.scope, fleet)
             .or_else(|| shared_place(&leader.scope, &follower.scope, fleet)),
         Kind::MemoryPressure => shared_job(&leader.scope, &follower.scope, fleet),
+        Kind::JobHang | Kind::JobSlow => same_moment(leader, follower),
         _ => None,
     }
+}
+
+/// Jobs that are known by their nodes alone may be parts of one: it stops everywhere at once.
+fn same_moment(leader: &Up, follower: &Up) -> Option<Shared> {
+    let by_node = |up: &Up| matches!(up.scope, Scope::Node { .. });
+    let apart_ms = (leader.started_at.0 - follower.started_at.0).abs();
+    let together = by_node(leader) && by_node(follower) && apart_ms <= SAME_MOMENT_MS;
+    together.then(|| Shared::Place("one moment".into()))
 }
 
 fn shared_place(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<Shared> {

@@ -11,6 +11,7 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::custom::CustomState;
+use super::job::infer::is_inferred;
 use super::pulse::Pulse;
 use super::recent::Recent;
 use super::rules::RuleSet;
@@ -40,6 +41,8 @@ pub(super) struct Gpu {
     pub(super) last_data: Option<Timestamp>,
     /// The device's calls came back, last time.
     answers: bool,
+    /// A scheduler, or its processes' owner, has claimed it at least once.
+    was_claimed: bool,
     pub(super) pulse: Pulse,
     recent: Recent,
     /// Read at a slower pace, so it is kept.
@@ -80,6 +83,7 @@ impl Gpu {
             last_tick: None,
             last_data: None,
             answers: true,
+            was_claimed: false,
             pulse: Pulse::default(),
             recent: Recent::default(),
             limit_mw: None,
@@ -122,6 +126,9 @@ impl Gpu {
     /// Takes a new holder; returns the job that it left, if it is another.
     pub(super) fn take_holder(&mut self, holder: Option<Holder>) -> Option<String> {
         let left = self.holder.take().map(|holder| holder.job);
+        self.was_claimed |= holder
+            .as_ref()
+            .is_some_and(|holder| !is_inferred(&holder.job));
         self.holder = holder.map(|mut holder| {
             holder.pids.truncate(MOST_PIDS);
             holder
@@ -177,6 +184,11 @@ impl Gpu {
         self.limit_mw = sample.power_limit_mw.or(self.limit_mw);
         sample.power_limit_mw = self.limit_mw;
         sample
+    }
+
+    /// Whether anybody but the engine itself has ever said who holds it.
+    pub(super) fn was_claimed(&self) -> bool {
+        self.was_claimed
     }
 
     /// Whether the device's calls came back, last time.

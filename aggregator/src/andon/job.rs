@@ -8,6 +8,7 @@ mod culprit;
 pub(super) mod gaps;
 pub(super) mod hang;
 pub(super) mod idle;
+pub(super) mod infer;
 pub(super) mod look;
 pub(super) mod partial;
 pub(super) mod slow;
@@ -88,7 +89,7 @@ impl JobWatch {
         if look.mean_link_rate() > COUPLED_RATE {
             self.is_coupled = true;
         }
-        if look.is_paused() {
+        if self.is_paused(look) {
             self.note_pause(look, unseen);
         } else if look.n_known() > 0 {
             self.end_pause(look);
@@ -98,6 +99,14 @@ impl JobWatch {
             }
             self.density += (share - self.density) * (step_ms as f32 / DENSITY_MS).clamp(0.0, 1.0);
         }
+    }
+
+    /// A pause begins when all but a few do nothing, and lasts until a quarter of them work again: one that comes and
+    /// goes ends nothing.
+    fn is_paused(&self, look: &JobLook<'_>) -> bool {
+        let goes_on =
+            self.pause.is_some() && look.n_known() > 0 && look.n_work * 4 <= look.n_known();
+        look.is_paused() || goes_on
     }
 
     fn note_pause(&mut self, look: &JobLook<'_>, unseen: bool) {

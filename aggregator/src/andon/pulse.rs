@@ -45,6 +45,8 @@ const NO_CONTEXT_BYTES: i64 = 600 << 20;
 
 /// Traffic of a waiting GPU stays below this, in bytes a second: above it somebody copies.
 const PCIE_PROGRESS: f32 = 30e6;
+/// RDMA ports of a node whose job hangs carry less than this: above it somebody writes to network storage.
+const NETWORK_PROGRESS: f32 = 20e6;
 /// Files of a waiting program: above this somebody reads or writes, in bytes a second and GPU.
 const FILE_PROGRESS: f32 = 2e6;
 /// A program that waits uses a core or so; one that loads or compiles uses more. In cores a GPU.
@@ -56,6 +58,10 @@ const LONG_MS: f32 = 1_800_000.0;
 
 /// A gap up to this, in milliseconds, is a late or lost sample and not blindness.
 const LEAST_UNSEEN_MS: i64 = 30_000;
+
+/// What counts as work above rest, in watts; below so much work, power is no measure of pace.
+const WORK_ABOVE_REST: f32 = 15.0;
+const LEAST_WATTS: f32 = 40.0;
 
 /// Shorter steps than this are added to the next: counters move in steps of their own.
 const SHORTEST_MS: i64 = 800;
@@ -164,6 +170,8 @@ pub(super) struct Pulse {
     pub(super) cores: Option<f32>,
     /// Bytes a second over its node's RDMA ports, last time that was seen.
     pub(super) network_rate: Option<f32>,
+    /// The last tick at which its node's RDMA ports carried more than a hung job's leftovers.
+    pub(super) network_moved_at: Option<Timestamp>,
     /// Bytes a second over NVLink, last time that was seen.
     pub(super) link_rate: Option<f32>,
     /// Worst state of its programs: 2 blocked on input or output, 3 stopped.
@@ -237,10 +245,11 @@ impl Pulse {
         let pcie = self
             .pcie
             .rate(at, sum(metric::PCIE_TX, metric::PCIE_RX), 1.0);
-        self.network_rate = self
-            .network
-            .rate(at, get(metric::NETWORK), 1.0)
-            .or(self.network_rate);
+        let network = self.network.rate(at, get(metric::NETWORK), 1.0);
+        self.network_rate = network.or(self.network_rate);
+        if network.is_some_and(|rate| rate > NETWORK_PROGRESS) {
+            self.network_moved_at = Some(at);
+        }
         self.note_host(at, row, sum(metric::PROCESS_READ, metric::PROCESS_WRITE));
         if pcie.is_some_and(|rate| rate > PCIE_PROGRESS) {
             self.progress_at = Some(at);
@@ -359,6 +368,14 @@ impl Pulse {
             let window_ms = LONG_MS.min(self.worked_ms as f32);
             self.long.mix(seen, (step_ms / window_ms).min(1.0));
         }
+    }
+
+    /// Power above rest while it works, as a share of its own: exact over any time, so that no rhythm of looking
+    /// deceives. `None`: not known, or too little to be a measure.
+    pub(super) fn energy_pace(&self) -> Option<f32> {
+        let rest = self.levels.rest_watts() - WORK_ABOVE_REST;
+        let (short, long) = (self.short.watts - rest, self.long.watts - rest);
+        (long >= LEAST_WATTS && short.is_finite()).then(|| (short / long).max(0.0))
     }
 
     /// The last sign of life before `at`: work, or its host's progress.

@@ -7,21 +7,25 @@ use entrenar::unit::Timestamp;
 
 use super::Engine;
 use crate::andon::Kind;
-use crate::andon::job::JobWatch;
-use crate::andon::job::hang::began;
+use crate::andon::job::hang::{began, can_hang};
 use crate::andon::job::look::JobLook;
 use crate::andon::job::together::Dead;
+use crate::andon::job::{JobWatch, infer};
 use crate::andon::pulse::Activity;
 
 /// Programs of a GPU that are blocked on input or output, or stopped: the state's code.
 const BLOCKED: i64 = 2;
 /// Jobs whose hosts tell nothing may all be in a checkpoint for so long, in milliseconds.
 const BLIND_MS: i64 = 150_000;
+/// Ports of a job that has lost its network carry less than this, in bytes a second.
+const CUT_OFF_RATE: f32 = 2e6;
 /// A job is no longer taken to pause after this, whatever pauses are known of it.
 const LONGEST_MS: i64 = 240_000;
 
 impl Engine {
     pub(super) fn judge_jobs(&mut self, now: Timestamp) {
+        self.memory.fleet.infer_jobs(now);
+        self.end_jobs(now);
         let names: Vec<String> = self.memory.fleet.jobs.keys().cloned().collect();
         let mut dead = Vec::new();
         for name in names {
@@ -44,7 +48,7 @@ impl Engine {
             at = Some(look.at);
             watch.observe(&look, &rules, &mut said);
             let dead_ms = watch.dead_ms(look.at);
-            if dead_ms > 0 && watch.productive_ms > 0 {
+            if dead_ms > 0 && can_hang(&watch, &look, &rules.job_hang) {
                 dead.push(dead_job(&look, &watch, dead_ms));
             }
         } else if watch.pause.is_some()
@@ -53,7 +57,7 @@ impl Engine {
         {
             // Nothing new of it since: it is as dead as it was.
             let dead_ms = watch.dead_ms(look.at);
-            if dead_ms > 0 && watch.productive_ms > 0 {
+            if dead_ms > 0 && can_hang(&watch, &look, &rules.job_hang) {
                 dead.push(dead_job(&look, &watch, dead_ms));
             }
         }
@@ -63,8 +67,9 @@ impl Engine {
             self.freeze(name, is_slow);
         }
         for one in said {
+            let scope = infer::scope_of(one.scope);
             let what = (one.rule, one.severity, one.started_at, one.finding);
-            self.report(one.kind, one.scope, one.change, at?, what);
+            self.report(one.kind, scope, one.change, at?, what);
         }
         Some(())
     }
@@ -131,12 +136,16 @@ fn dead_job(look: &JobLook<'_>, watch: &JobWatch, dead_ms: i64) -> Dead {
     let known_ms = watch.gaps.quantile_ms(0.999) * 3 / 2;
     let blind_ms = if look.sees_hosts() { 0 } else { BLIND_MS };
     let mut nodes = BTreeSet::new();
-    let mut is_blocked = false;
+    let (mut is_blocked, mut is_cut_off) = (false, true);
     for (_, gpu) in look.heard() {
         if !nodes.contains(&gpu.at.node) {
             nodes.insert(gpu.at.node.clone());
         }
         let idles = matches!(gpu.pulse.activity, Some(Activity::Idle));
+        is_cut_off &= gpu
+            .pulse
+            .network_rate
+            .is_some_and(|rate| rate < CUT_OFF_RATE);
         is_blocked |= idles && gpu.pulse.program_state == Some(BLOCKED);
     }
     Dead {
@@ -147,6 +156,8 @@ fn dead_job(look: &JobLook<'_>, watch: &JobWatch, dead_ms: i64) -> Dead {
         interval_ms: look.interval_ms,
         nodes,
         idle_share: look.n_idle as f32 / look.n_known().max(1) as f32,
+        is_inferred: infer::is_inferred(look.name),
+        is_cut_off,
         is_blocked,
         is_explained: false,
     }

@@ -21,7 +21,7 @@ rule! {
     /// A job that worked gets nothing done any more.
     JobHangRule: JobHang, named "job_hang", Critical, true;
     /// The least patience, with a job that is known and whose hosts are seen.
-    hold: Span = Span::secs(30);
+    hold: Span = Span::secs(40);
     /// Patience with a job that is not known yet and whose hosts are seen.
     new_hold: Span = Span::secs(90);
     /// Patience where hosts do not tell of files and CPU time, until some of the job's pauses are known.
@@ -61,7 +61,8 @@ const DENSE_TRAIN: f32 = 0.2;
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(in crate::andon) struct HangState {
     cord: Cord,
-    told: usize,
+    /// The pause in which it was raised.
+    pause: Option<Timestamp>,
 }
 
 impl HangState {
@@ -129,7 +130,12 @@ pub(in crate::andon) fn observe(
         && dead_ms >= patience_ms(watch, look, rule);
     let verdict = if hangs {
         Verdict::Unwelcome
-    } else if !look.is_paused() || look.is_off() {
+    } else if watch
+        .pause
+        .is_none_or(|pause| Some(pause.since) != watch.hang.pause)
+        || look.is_off()
+    {
+        // It works again, or pauses anew after it has worked.
         Verdict::Fine
     } else {
         Verdict::Between

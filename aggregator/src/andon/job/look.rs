@@ -96,8 +96,17 @@ impl<'a> JobLook<'a> {
         // One that goes on alone copies and reads as it always did: that is no life of the others.
         if pulse.activity != Some(Activity::Work) {
             self.progress_at = self.progress_at.max(pulse.progress_at);
+            if pulse.network_moved_at > self.progress_at && self.has_node_alone(node) {
+                self.progress_at = pulse.network_moved_at;
+            }
         }
         self.link_rate += pulse.link_rate.unwrap_or(0.0) + pulse.network_rate.unwrap_or(0.0);
+    }
+
+    /// What a node's ports carry is this job's only if nobody else's GPUs are on it.
+    fn has_node_alone(&self, node: &Node) -> bool {
+        let other = |gpu: &Gpu| gpu.holder().is_some_and(|holder| holder.job != self.name);
+        !node.gpus.iter().any(other)
     }
 
     /// Members that are heard of and of which is known what they do.

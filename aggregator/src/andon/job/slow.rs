@@ -12,7 +12,7 @@ use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, lasting, percent};
 use crate::andon::gpu::Gpu;
-use crate::andon::pulse::Pulse;
+use crate::andon::pulse::{Activity, Pulse};
 use crate::andon::rules::{Rule as _, Span, require, rule};
 use crate::andon::{Change, Evidence, Kind, Scope};
 
@@ -67,22 +67,41 @@ pub(in crate::andon) fn pace(pulse: &Pulse, known_after_ms: i64) -> Option<f32> 
     )
 }
 
-/// The median pace of the GPUs that work; `None`: of too few it is known.
-pub(in crate::andon) fn median_pace(look: &JobLook<'_>, known_after_ms: i64) -> Option<f32> {
-    let works = |gpu: &&Gpu| {
-        gpu.pulse
-            .activity
-            .is_some_and(super::super::pulse::Activity::is_work)
-    };
+/// A job's pace, by two measures.
+#[derive(Clone, Copy)]
+pub(in crate::andon) struct Pace {
+    /// By how busy memory is, median of the GPUs that work.
+    pub(in crate::andon) memory: f32,
+    /// The kinder of memory and energy: gauges may be looked at out of step with a job's rhythm, counters may not.
+    pub(in crate::andon) kinder: f32,
+}
+
+/// The pace of a job's GPUs that work; `None`: of too few it is known.
+pub(in crate::andon) fn pace_of(look: &JobLook<'_>, known_after_ms: i64) -> Option<Pace> {
+    let works = |gpu: &&Gpu| gpu.pulse.activity.is_some_and(Activity::is_work);
     let gpus = look.heard().map(|(_, gpu)| gpu).filter(works);
-    let mut paces: Vec<f32> = gpus
-        .filter_map(|gpu| pace(&gpu.pulse, known_after_ms))
-        .collect();
-    if paces.is_empty() || paces.len() * 2 < look.n_known() {
+    let (mut by_memory, mut by_energy) = (Vec::new(), Vec::new());
+    for gpu in gpus {
+        by_memory.extend(pace(&gpu.pulse, known_after_ms));
+        by_energy.extend(gpu.pulse.energy_pace());
+    }
+    if by_memory.is_empty() || by_memory.len() * 2 < look.n_known() {
         return None;
     }
-    let middle = paces.len() / 2;
-    let (_, median, _) = paces.select_nth_unstable_by(middle, f32::total_cmp);
+    let memory = median(&mut by_memory)?;
+    let energy = median(&mut by_energy).unwrap_or(memory);
+    Some(Pace {
+        memory,
+        kinder: memory.max(energy),
+    })
+}
+
+fn median(values: &mut [f32]) -> Option<f32> {
+    let middle = values.len() / 2;
+    if values.is_empty() {
+        return None;
+    }
+    let (_, median, _) = values.select_nth_unstable_by(middle, f32::total_cmp);
     Some(*median)
 }
 
@@ -95,7 +114,7 @@ pub(in crate::andon) fn observe(
     if !rule.enabled || !may_train(look.job.kind) {
         return;
     }
-    let pace = median_pace(look, rule.known_after.millis());
+    let pace = pace_of(look, rule.known_after.millis()).map(|pace| pace.kinder);
     let verdict = match pace.map(f64::from) {
         Some(pace) if pace <= rule.raise_share => Verdict::Unwelcome,
         Some(pace) if pace >= rule.clear_share => Verdict::Fine,

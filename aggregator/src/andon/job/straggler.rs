@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::look::JobLook;
-use super::slow::{median_pace, pace};
+use super::slow::{pace, pace_of};
 use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, gpu_on_node, percent};
 use crate::andon::gpu::Gpu;
@@ -79,11 +79,12 @@ pub(in crate::andon) fn observe(
     if !rule.enabled || !may_train(look.job.kind) || look.n_members < 2 {
         return;
     }
-    let Some(pace) = median_pace(look, rule.known_after.millis()) else {
+    let Some(found) = pace_of(look, rule.known_after.millis()) else {
         return;
     };
+    let pace = found.kinder;
     let suspect = if f64::from(pace) <= rule.job_share {
-        slow_gpu(look, pace, rule).or_else(|| slow_host(look, rule))
+        slow_gpu(look, found.memory, rule).or_else(|| slow_host(look, rule))
     } else {
         None
     };

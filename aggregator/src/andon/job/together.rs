@@ -35,8 +35,8 @@ rule! {
     NetworkFaultRule: NetworkFault, named "network_fault", Critical, true;
     /// So many jobs must stop together.
     jobs: u32 = 2;
-    /// How far apart they may stop.
-    within: Span = Span::secs(20);
+    /// How far apart they may stop, beside a sampling interval.
+    within: Span = Span::secs(3);
     /// How long none of them must have shown life.
     hold: Span = Span::secs(25);
     => |this| {
@@ -57,6 +57,10 @@ pub(in crate::andon) struct Dead {
     pub(in crate::andon) nodes: BTreeSet<NodeId>,
     /// Share of its GPUs that idle rather than wait busily.
     pub(in crate::andon) idle_share: f32,
+    /// It was made up from GPUs without a holder: it may be part of another.
+    pub(in crate::andon) is_inferred: bool,
+    /// What its nodes' RDMA ports carry is known, and next to nothing.
+    pub(in crate::andon) is_cut_off: bool,
     /// Some of its programs are blocked on input or output.
     pub(in crate::andon) is_blocked: bool,
     /// Something deeper explains it.
@@ -107,7 +111,7 @@ impl TogetherState {
         rule: &StorageStallRule,
     ) -> Option<SaidTogether> {
         let belongs = |job: &&Dead| {
-            let waits = job.is_blocked || job.idle_share >= IDLE_SHARE;
+            let waits = job.is_blocked || (job.idle_share >= IDLE_SHARE && !job.is_inferred);
             waits && !job.is_explained
         };
         let waiting: Vec<&Dead> = dead.iter().filter(belongs).collect();
@@ -130,14 +134,18 @@ impl TogetherState {
         let belongs = |job: &&Dead| {
             job.nodes.len() > 1
                 && !job.is_blocked
+                && !job.is_inferred
                 && job.idle_share < IDLE_SHARE
                 && !job.is_explained
         };
         let waiting: Vec<&Dead> = dead.iter().filter(belongs).collect();
         let slowest_ms = waiting.iter().map(|job| job.interval_ms).max().unwrap_or(0);
-        let group = largest(&waiting, rule.within.millis().max(2 * slowest_ms));
+        let group = largest(&waiting, rule.within.millis() + slowest_ms);
         let long = |job: &&&Dead| job.is_long(rule.hold);
-        let enough = group.iter().filter(long).count() >= rule.jobs as usize;
+        let n = group.iter().filter(long).count();
+        // Where ports are not seen, two jobs may hang at once by chance.
+        let seen = group.iter().all(|job| job.is_cut_off);
+        let enough = n >= rule.jobs as usize + usize::from(!seen);
         let group = if enough { group } else { Vec::new() };
         let action = "Look at the switch or fabric that these nodes share: link state, subnet manager, recent changes.";
         self.network.observe(

@@ -1,0 +1,98 @@
+//! Jobs without a scheduler: GPUs of a node that programs use and that nobody claims are taken to be one job. *(pure)*
+//!
+//! Their programs began together and wait for each other, which is what a job is. What spans nodes is not joined: when
+//! several such nodes stop at the same moment, their findings are one by that. A node on which any GPU has ever had a
+//! holder has a scheduler that knows better.
+
+use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::report::Holder;
+use entrenar::unit::Timestamp;
+
+use crate::andon::Scope;
+use crate::andon::fleet::{Fleet, Node};
+use crate::andon::gpu::Gpu;
+use crate::andon::pulse::Activity;
+
+/// What the name of an inferred job begins with; no scheduler's id does.
+const PREFIX: &str = "inferred on ";
+/// A GPU must have worked so long without a holder to be taken for part of a job, in milliseconds.
+const WORKED_MS: i64 = 30_000;
+/// … and have no program for so long to have left it.
+const LEFT_MS: i64 = 60_000;
+/// A job has more than one GPU.
+const LEAST_GPUS: usize = 2;
+
+/// Whether a job was made up here.
+pub(in crate::andon) fn is_inferred(job: &str) -> bool {
+    job.starts_with(PREFIX)
+}
+
+/// An inferred job is known by its node: that is what its findings are about.
+pub(in crate::andon) fn scope_of(scope: Scope) -> Scope {
+    match scope {
+        Scope::Job { job, gpus } => match job.strip_prefix(PREFIX) {
+            Some(node) => Scope::Node { node: node.into() },
+            None => Scope::Job { job, gpus },
+        },
+        other => other,
+    }
+}
+
+fn is_ours(gpu: &Gpu) -> bool {
+    gpu.holder().is_some_and(|holder| is_inferred(&holder.job))
+}
+
+/// It works, and nobody claims it.
+fn is_unclaimed(gpu: &Gpu) -> bool {
+    gpu.holder().is_none()
+        && gpu.pulse.worked_ms >= WORKED_MS
+        && gpu
+            .pulse
+            .activity
+            .is_some_and(|activity| activity != Activity::Off)
+}
+
+/// Its programs are gone.
+fn has_left(gpu: &Gpu, now: Timestamp) -> bool {
+    let off = gpu.pulse.activity == Some(Activity::Off);
+    off && gpu
+        .pulse
+        .quiet_since
+        .is_some_and(|since| now.0 - since.0 >= LEFT_MS)
+}
+
+fn has_scheduler(node: &Node) -> bool {
+    node.gpus.iter().any(Gpu::was_claimed)
+}
+
+impl Fleet {
+    /// Takes GPUs that work for nobody together, and lets go of those whose programs are gone.
+    pub(in crate::andon) fn infer_jobs(&mut self, now: Timestamp) {
+        let mut changes: Vec<(GpuUuid, Option<Holder>)> = Vec::new();
+        for (id, node) in &self.nodes {
+            let scheduled = has_scheduler(node);
+            let joins = |gpu: &&Gpu| !scheduled && is_unclaimed(gpu);
+            let n_joining = node.gpus.iter().filter(joins).count();
+            let n_held = node.gpus.iter().filter(|gpu| is_ours(gpu)).count();
+            for gpu in &node.gpus {
+                if is_ours(gpu) {
+                    if scheduled || has_left(gpu, now) {
+                        changes.push((gpu.at.uuid.clone(), None));
+                    }
+                } else if joins(&gpu) && n_joining + n_held >= LEAST_GPUS {
+                    changes.push((gpu.at.uuid.clone(), Some(holder_on(id))));
+                }
+            }
+        }
+        for (uuid, holder) in changes {
+            self.take_holder(now, &uuid, holder);
+        }
+    }
+}
+
+fn holder_on(node: &NodeId) -> Holder {
+    Holder {
+        job: format!("{PREFIX}{node}"),
+        ..Holder::default()
+    }
+}
