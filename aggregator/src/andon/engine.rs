@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::custom::Medians;
 use super::fleet::{Fleet, JobView, Node};
 use super::job::idle::job_state;
+use super::job::infer::Kin;
 use super::job::together::TogetherState;
 use super::lost::Why;
 use super::monitoring::{Blackout, clock_finding};
@@ -59,6 +60,9 @@ pub(super) struct Memory {
     /// What the peers of GPUs do, for the rules of people.
     #[serde(default)]
     medians: Medians,
+    /// Found again with every look.
+    #[serde(skip)]
+    kin: Kin,
 }
 
 impl Engine {

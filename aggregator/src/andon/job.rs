@@ -21,7 +21,7 @@ use entrenar::report::JobKind;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::rules::RuleSet;
+use super::rules::{RuleSet, Span};
 use super::{Change, Finding, Kind, RuleUid, Scope, Severity};
 use gaps::Gaps;
 use look::JobLook;
@@ -49,6 +49,8 @@ pub(super) struct JobWatch {
     /// Its GPUs exchange data.
     pub(super) is_coupled: bool,
     pub(super) pause: Option<Pause>,
+    /// When its last pause ended.
+    resumed_at: Option<Timestamp>,
     pub(super) gaps: Gaps,
     pub(super) hang: hang::HangState,
     pub(super) stall: stall::StallState,
@@ -119,7 +121,10 @@ impl JobWatch {
         if unseen {
             pause.dead_since = look.at;
         }
-        if let Some(life) = look.progress_at
+        // More than may go on alone do something: steps are still taken.
+        let steps = look.n_work > 2 * look.exceptions();
+        let life = look.progress_at.max(steps.then_some(look.at));
+        if let Some(life) = life
             && life > pause.dead_since
         {
             pause.longest_dead_ms = pause.longest_dead_ms.max(life.0 - pause.dead_since.0);
@@ -132,10 +137,17 @@ impl JobWatch {
         let Some(pause) = self.pause.take() else {
             return;
         };
+        self.resumed_at = Some(look.at);
         if self.productive_ms > 0 && !self.hang.is_raised() {
             let dead_ms = (look.at.0 - pause.dead_since.0).max(pause.longest_dead_ms);
             self.gaps.note(dead_ms - look.interval_ms / 2);
         }
+    }
+
+    /// Whether it has worked without a pause for so long.
+    pub(super) fn has_gone_on_for(&self, at: Timestamp, lasts: Span) -> bool {
+        self.resumed_at
+            .is_none_or(|since| at.0 - since.0 >= lasts.millis())
     }
 
     /// How long nothing has shown life, in milliseconds; 0: it works, or makes progress.

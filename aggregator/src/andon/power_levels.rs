@@ -28,7 +28,7 @@ const SPIN_SHARE: f32 = 0.15;
 const ENOUGH_RESTS: u8 = 10;
 /// What is learned stays within these shares of what is known of the model.
 const LEAST_SHARE: f32 = 0.5;
-const MOST_SHARE: f32 = 1.4;
+const MOST_SHARE: f32 = 1.15;
 
 /// A board's levels, in watts.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

@@ -45,8 +45,10 @@ const NO_CONTEXT_BYTES: i64 = 600 << 20;
 
 /// Traffic of a waiting GPU stays below this, in bytes a second: above it somebody copies.
 const PCIE_PROGRESS: f32 = 30e6;
+/// GPUs that wait for each other exchange nothing, in bytes a second: above this steps are still taken.
+const LINK_PROGRESS: f32 = 20e6;
 /// RDMA ports of a node whose job hangs carry less than this: above it somebody writes to network storage.
-const NETWORK_PROGRESS: f32 = 20e6;
+const NETWORK_PROGRESS: f32 = 50e6;
 /// Files of a waiting program: above this somebody reads or writes, in bytes a second and GPU.
 const FILE_PROGRESS: f32 = 2e6;
 /// A program that waits uses a core or so; one that loads or compiles uses more. In cores a GPU.
@@ -251,7 +253,9 @@ impl Pulse {
             self.network_moved_at = Some(at);
         }
         self.note_host(at, row, sum(metric::PROCESS_READ, metric::PROCESS_WRITE));
-        if pcie.is_some_and(|rate| rate > PCIE_PROGRESS) {
+        if pcie.is_some_and(|rate| rate > PCIE_PROGRESS)
+            || link.is_some_and(|rate| rate > LINK_PROGRESS)
+        {
             self.progress_at = Some(at);
         }
         self.levels
@@ -376,6 +380,12 @@ impl Pulse {
         let rest = self.levels.rest_watts() - WORK_ABOVE_REST;
         let (short, long) = (self.short.watts - rest, self.long.watts - rest);
         (long >= LEAST_WATTS && short.is_finite()).then(|| (short / long).max(0.0))
+    }
+
+    /// The last sign of its host's life while it waits itself: files, copies, CPU, or what its node's ports carry.
+    pub(super) fn host_life(&self) -> Option<Timestamp> {
+        self.quiet_since
+            .and(self.progress_at.max(self.network_moved_at))
     }
 
     /// The last sign of life before `at`: work, or its host's progress.

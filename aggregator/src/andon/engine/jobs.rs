@@ -8,6 +8,7 @@ use entrenar::unit::Timestamp;
 use super::Engine;
 use crate::andon::Kind;
 use crate::andon::job::hang::{began, can_hang};
+use crate::andon::job::infer::Kin;
 use crate::andon::job::look::JobLook;
 use crate::andon::job::together::Dead;
 use crate::andon::job::{JobWatch, infer};
@@ -25,6 +26,7 @@ const LONGEST_MS: i64 = 240_000;
 impl Engine {
     pub(super) fn judge_jobs(&mut self, now: Timestamp) {
         self.memory.fleet.infer_jobs(now);
+        self.memory.kin = Kin::of(&self.memory.fleet);
         self.end_jobs(now);
         let names: Vec<String> = self.memory.fleet.jobs.keys().cloned().collect();
         let mut dead = Vec::new();
@@ -42,10 +44,11 @@ impl Engine {
         let mut said = Vec::new();
         let mut at = None;
         if let Some(job) = fleet.jobs.get(name)
-            && let Some(look) = JobLook::of(fleet, name, job)
+            && let Some(mut look) = JobLook::of(fleet, name, job)
             && watch.judged_at.is_none_or(|judged| judged < look.at)
         {
             at = Some(look.at);
+            look.progress_at = look.progress_at.max(self.memory.kin.life_of(name, &watch));
             watch.observe(&look, &rules, &mut said);
             let dead_ms = watch.dead_ms(look.at);
             if dead_ms > 0 && can_hang(&watch, &look, &rules.job_hang) {

@@ -21,7 +21,7 @@ rule! {
     /// A job that worked gets nothing done any more.
     JobHangRule: JobHang, named "job_hang", Critical, true;
     /// The least patience, with a job that is known and whose hosts are seen.
-    hold: Span = Span::secs(40);
+    hold: Span = Span::secs(50);
     /// Patience with a job that is not known yet and whose hosts are seen.
     new_hold: Span = Span::secs(90);
     /// Patience where hosts do not tell of files and CPU time, until some of the job's pauses are known.

@@ -129,7 +129,10 @@ pub(in crate::andon) fn observe(
     if !is_watched && !watch.idle.is_raised() {
         return;
     }
-    let idle = idle_gpus(watch, look, rule).filter(|_| is_watched);
+    // A pause in which somebody writes or loads is no waste, however long.
+    let lives = watch.pause.is_some() && watch.dead_ms(look.at) < rule.hold.millis();
+    let lives = lives && watch.productive_ms >= rule.worked.millis();
+    let idle = idle_gpus(watch, look, rule).filter(|_| is_watched && !lives);
     let verdict = if idle.is_some() {
         Verdict::Unwelcome
     } else {

@@ -11,6 +11,7 @@ use entrenar::unit::Timestamp;
 use crate::andon::Scope;
 use crate::andon::fleet::{Fleet, Node};
 use crate::andon::gpu::Gpu;
+use crate::andon::job::JobWatch;
 use crate::andon::pulse::Activity;
 
 /// What the name of an inferred job begins with; no scheduler's id does.
@@ -63,6 +64,39 @@ fn has_left(gpu: &Gpu, now: Timestamp) -> bool {
 
 fn has_scheduler(node: &Node) -> bool {
     node.gpus.iter().any(Gpu::was_claimed)
+}
+
+/// Nodes that pause within so many milliseconds may run one job, beside their sampling interval.
+const SAME_MOMENT_MS: i64 = 25_000;
+
+/// Inferred jobs that pause, by when they began to, and the last sign of life of each: those that pause together may be
+/// one job, and whoever writes its checkpoint lives for all.
+#[derive(Clone, Debug, Default)]
+pub(in crate::andon) struct Kin(Vec<(Timestamp, Option<Timestamp>)>);
+
+impl Kin {
+    pub(in crate::andon) fn of(fleet: &Fleet) -> Self {
+        let inferred = fleet.jobs.iter().filter(|(name, _)| is_inferred(name));
+        let pausing = inferred.filter_map(|(_, job)| {
+            let since = job.watch.pause?.since;
+            let lives = fleet
+                .members(job)
+                .filter_map(|(_, gpu)| gpu.pulse.host_life());
+            Some((since, lives.max()))
+        });
+        Self(pausing.collect())
+    }
+
+    /// The last sign of life of those that pause together with this one.
+    pub(in crate::andon) fn life_of(&self, name: &str, watch: &JobWatch) -> Option<Timestamp> {
+        let since = watch.pause.filter(|_| is_inferred(name))?.since;
+        let near = |(other, _): &&(Timestamp, _)| (other.0 - since.0).abs() <= SAME_MOMENT_MS;
+        self.0
+            .iter()
+            .filter(near)
+            .filter_map(|(_, life)| *life)
+            .max()
+    }
 }
 
 impl Fleet {

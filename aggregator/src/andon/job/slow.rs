@@ -89,7 +89,7 @@ pub(in crate::andon) fn pace_of(look: &JobLook<'_>, known_after_ms: i64) -> Opti
         return None;
     }
     let memory = median(&mut by_memory)?;
-    let energy = median(&mut by_energy).unwrap_or(memory);
+    let energy = median(&mut by_energy)?;
     Some(Pace {
         memory,
         kinder: memory.max(energy),

@@ -54,6 +54,7 @@ pub(in crate::andon) fn observe(
 ) {
     let candidate = may_train(look.job.kind)
         && !look.is_paused()
+        && watch.has_gone_on_for(look.at, rule.hold)
         && look.n_spin + look.n_idle > look.exceptions();
     if !rule.enabled || (!candidate && !watch.stall.cord.is_raised()) {
         return;

@@ -63,7 +63,9 @@ pub(in crate::andon) fn observe(
         .unwrap_or(look.at);
     let age_ms = look.at.0 - since.0;
     let stuck = !has_begun && age_ms >= rule.hold.millis() && look.is_paused();
-    let verdict = if stuck && somebody_waits(look) {
+    // Where hosts tell nothing, ranks that have loaded their weights and idle may well wait for another.
+    let may_wait = !look.sees_hosts() && look.n_idle > look.n_off && look.n_members > 1;
+    let verdict = if stuck && (somebody_waits(look) || may_wait) {
         Verdict::Unwelcome
     } else if has_begun {
         Verdict::Fine
