@@ -7,10 +7,13 @@
 //! detector says what is unwelcome, `custom` what people find unwelcome besides, `register` keeps the raised cords, `cause` says which explains which, `rules` is
 //! the file that people edit.
 
+mod agent;
 mod cause;
+mod cooling;
 mod custom;
 mod engine;
 mod finding;
+mod flapping;
 mod fleet;
 mod gpu;
 mod job;
@@ -33,6 +36,7 @@ mod testing;
 mod thermal;
 mod unresponsive;
 mod watch;
+mod witness;
 mod xid;
 
 use std::fmt;

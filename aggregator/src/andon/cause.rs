@@ -22,20 +22,25 @@ pub(super) const SHARED_LABELS: [&str; 3] = ["rack", "switch", "power_feed"];
 const SAME_MOMENT_MS: i64 = 20_000;
 
 /// How deep a kind lies: the deeper (smaller) explains the shallower. `None`: it stands alone.
-fn depth(kind: Kind) -> Option<u8> {
-    match kind {
-        Kind::NodeLost => Some(0),
-        Kind::GpuLost => Some(1),
-        Kind::Xid => Some(2),
-        Kind::GpuUnresponsive => Some(3),
-        Kind::StorageStall | Kind::NetworkFault => Some(4),
-        Kind::JobHang => Some(5),
-        Kind::JobStall | Kind::StartupStuck => Some(6),
-        Kind::Straggler => Some(7),
-        Kind::JobSlow => Some(8),
-        Kind::GpuIdle | Kind::PartialUse => Some(9),
-        _ => None,
-    }
+pub(super) const fn depth(kind: Kind) -> Option<u8> {
+    Some(match kind {
+        Kind::CoolingFailure => 0,
+        Kind::NodeLost => 1,
+        Kind::GpuLost => 2,
+        Kind::Xid | Kind::EccUncorrectable => 3,
+        Kind::GpuUnresponsive => 4,
+        Kind::NvlinkError | Kind::PcieDegraded | Kind::RowRemap => 5,
+        Kind::PowerBrake | Kind::ThermalThrottling => 6,
+        Kind::PowerCapLoss | Kind::ThermalDrift | Kind::SensorFault => 7,
+        Kind::NetworkFault => 8,
+        Kind::StorageStall => 9,
+        Kind::JobHang => 10,
+        Kind::JobStall | Kind::StartupStuck => 11,
+        Kind::Straggler => 12,
+        Kind::JobSlow => 13,
+        Kind::GpuIdle | Kind::PartialUse => 14,
+        _ => return None,
+    })
 }
 
 /// What members of a group have in common, the narrowest first.
@@ -45,6 +50,8 @@ pub(super) enum Shared {
     Job(String),
     /// A rack, switch or feed, in words.
     Place(String),
+    /// Nothing is known but that they began together.
+    Moment,
 }
 
 impl fmt::Display for Shared {
@@ -53,6 +60,7 @@ impl fmt::Display for Shared {
             Self::Node(node) => write!(f, "node {node}"),
             Self::Job(job) => write!(f, "job {job}"),
             Self::Place(place) => f.write_str(place),
+            Self::Moment => f.write_str("one moment"),
         }
     }
 }
@@ -125,11 +133,24 @@ pub(super) fn shared(
         return None;
     }
     match leader.kind {
-        Kind::ThermalThrottling | Kind::GpuLost | Kind::GpuUnresponsive | Kind::NodeLost => {
+        Kind::NodeLost | Kind::PowerBrake | Kind::CoolingFailure => {
             shared_place(&leader.scope, &follower.scope, fleet)
+                .or_else(|| shared_moment(leader, follower, fleet))
         }
-        Kind::Xid => shared_job(&leader.scope, &follower.scope, fleet)
-            .or_else(|| shared_place(&leader.scope, &follower.scope, fleet)),
+        Kind::ThermalThrottling
+        | Kind::GpuLost
+        | Kind::GpuUnresponsive
+        | Kind::NvlinkError
+        | Kind::PcieDegraded => shared_place(&leader.scope, &follower.scope, fleet),
+        Kind::NetworkFault | Kind::StorageStall => {
+            shared_place(&leader.scope, &follower.scope, fleet)
+                .or_else(|| shared_job(&leader.scope, &follower.scope, fleet))
+        }
+        Kind::Xid => shared_job(&leader.scope, &follower.scope, fleet).or_else(|| {
+            // A program's errors do not speak for a broken board beside them.
+            let alike = leader.severity == follower.severity;
+            alike.then(|| shared_place(&leader.scope, &follower.scope, fleet))?
+        }),
         Kind::MemoryPressure => shared_job(&leader.scope, &follower.scope, fleet),
         Kind::JobHang | Kind::JobSlow => same_moment(leader, follower),
         _ => None,
@@ -143,6 +164,43 @@ fn same_moment(leader: &Up, follower: &Up) -> Option<Shared> {
     let together = by_node(leader) && by_node(follower) && apart_ms <= SAME_MOMENT_MS;
     together.then(|| Shared::Place("one moment".into()))
 }
+
+/// Whether two findings began at one moment, and nothing says that they have no place in common.
+fn shared_moment(a: &Up, b: &Up, fleet: &Fleet) -> Option<Shared> {
+    let apart_ms = (a.started_at.0 - b.started_at.0).abs();
+    let unknown = !has_place(&a.scope, fleet) || !has_place(&b.scope, fleet);
+    (apart_ms <= MOMENT_MS && unknown).then_some(Shared::Moment)
+}
+
+/// Whether it is known where a scope's nodes hang.
+fn has_place(scope: &Scope, fleet: &Fleet) -> bool {
+    let known = |node: &NodeId| {
+        SHARED_LABELS
+            .iter()
+            .any(|label| fleet.label(node, label).is_some())
+    };
+    nodes_of(scope).iter().any(known)
+}
+
+/// Whether many of one kind within a minute are rather one trouble that they share: they concern what nodes have in
+/// common, they are on different nodes, and nothing says that they are apart.
+pub(super) fn may_gather(a: &Up, b: &Up, fleet: &Fleet) -> bool {
+    let is_common = matches!(
+        a.kind,
+        Kind::GpuLost | Kind::GpuUnresponsive | Kind::NvlinkError | Kind::PcieDegraded
+    );
+    is_common
+        && a.kind == b.kind
+        && nodes_of(&a.scope) != nodes_of(&b.scope)
+        && !has_place(&a.scope, fleet)
+        && !has_place(&b.scope, fleet)
+}
+
+/// So many of one kind that began together are one trouble, where nothing is known of what they share.
+pub(super) const GATHER: usize = 3;
+
+/// Beginnings this close are one moment: three of the slowest usual intervals.
+const MOMENT_MS: i64 = 30_000;
 
 fn shared_place(a: &Scope, b: &Scope, fleet: &Fleet) -> Option<Shared> {
     let (a, b) = (nodes_of(a), nodes_of(b));

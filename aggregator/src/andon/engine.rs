@@ -4,10 +4,12 @@
 //! calls give the same transitions, live, in a replay and in a backtest. What it must keep over a restart is its
 //! [`Memory`]; everything else can be found again.
 
+mod cooling;
 mod events;
 mod jobs;
 mod resolve;
 mod samples;
+mod silence;
 mod sweep;
 
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use entrenar::report::{GpuEvent, Holder, HolderChange, Inventory, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::cooling::Cooling;
 use super::custom::Medians;
 use super::fleet::{Fleet, JobView, Node};
 use super::job::idle::job_state;
@@ -63,6 +66,8 @@ pub(super) struct Memory {
     /// Found again with every look.
     #[serde(skip)]
     kin: Kin,
+    #[serde(default)]
+    cooling: Cooling,
 }
 
 impl Engine {
@@ -110,7 +115,7 @@ impl Engine {
     /// Watching begins, after a start and its replay: agents have the start's grace to come back.
     pub fn resume(&mut self, now: Timestamp) {
         let last = *self.memory.now.get_or_insert(now);
-        self.note_own_outage(now, last);
+        self.note_own_outage(now, last, true);
         self.begin(now);
     }
 
@@ -310,6 +315,7 @@ impl Engine {
     pub fn forget_node(&mut self, now: Timestamp, node: &NodeId) {
         self.bring_back(now, node);
         let gpus = self.memory.fleet.forget(node);
+        self.memory.cooling.forget(node);
         let is_of_node = |_: &CordKey, scope: &Scope, _: Kind| match scope {
             Scope::Node { node: of } => of == node,
             Scope::Gpu { gpu } => gpus.iter().any(|gone| gone.uuid == gpu.uuid),
@@ -333,7 +339,7 @@ impl Engine {
     fn start(&mut self, now: Timestamp) {
         self.memory.started_at.get_or_insert(now);
         let last = *self.memory.now.get_or_insert(now);
-        self.note_own_outage(now, last);
+        self.note_own_outage(now, last, false);
         self.memory.now = self.memory.now.max(Some(now));
     }
 
@@ -362,6 +368,7 @@ impl Engine {
             return;
         };
         let good_frames = self.index.set(node.rules).node_lost.good_frames;
+        let returns = node.presence == Presence::Silent && !node.held && !node.maintenance;
         node.last_frame = Some(now);
         node.held = false;
         if node.presence != Presence::Gone {
@@ -372,6 +379,9 @@ impl Engine {
             if node.frames_back >= good_frames {
                 self.bring_back(now, id);
             }
+        }
+        if returns {
+            self.note_return(now, id);
         }
     }
 

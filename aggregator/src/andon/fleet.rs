@@ -10,6 +10,7 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::custom::CustomState;
+use super::flapping::Returns;
 use super::gpu::Gpu;
 use super::job::JobWatch;
 use super::rules::index::SetId;
@@ -35,6 +36,9 @@ pub(super) struct Node {
     pub(super) lost_by: Option<CordKey>,
     /// Its silence waits to be judged together with others'.
     pub(super) held: bool,
+    /// When it came back from a silence.
+    #[serde(default)]
+    pub(super) returns: Returns,
     /// People work on it: nothing on it calls anyone.
     #[serde(default)]
     pub(super) maintenance: bool,
@@ -70,6 +74,7 @@ impl Node {
             frames_back: 0,
             lost_by: None,
             held: false,
+            returns: Returns::default(),
             maintenance: false,
             released_at: None,
             n_lost: 0,
@@ -87,6 +92,7 @@ impl Node {
     pub(super) fn reset(&mut self, kind: Kind) {
         match kind {
             Kind::NodeLost => self.lost_by = None,
+            Kind::NodeFlapping => self.returns = Returns::default(),
             Kind::GpuUnresponsive => self.wedged = false,
             Kind::Xid => self.xid = XidState::default(),
             _ => {}
@@ -229,8 +235,10 @@ impl Fleet {
     }
 
     pub(super) fn job_has_node(&self, job: &str, node: &NodeId) -> bool {
+        let first = (node.clone(), GpuUuid::from(""));
         let job = self.jobs.get(job);
-        job.is_some_and(|job| job.touched.iter().any(|(other, _)| other == node))
+        let touched = job.and_then(|job| job.touched.range(first..).next());
+        touched.is_some_and(|(other, _)| other == node)
     }
 
     /// A node's GPUs are these from now on. Those that left are returned; the ones whose going is trouble are kept

@@ -10,6 +10,7 @@ use entrenar::report::{Holder, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::cooling::is_hot;
 use super::custom::CustomState;
 use super::job::infer::is_inferred;
 use super::pulse::Pulse;
@@ -44,6 +45,9 @@ pub(super) struct Gpu {
     /// A scheduler, or its processes' owner, has claimed it at least once.
     was_claimed: bool,
     pub(super) pulse: Pulse,
+    /// The last tick at which it slowed down for heat.
+    #[serde(default)]
+    pub(super) hot_at: Option<Timestamp>,
     recent: Recent,
     /// Read at a slower pace, so it is kept.
     limit_mw: Option<i64>,
@@ -85,6 +89,7 @@ impl Gpu {
             answers: true,
             was_claimed: false,
             pulse: Pulse::default(),
+            hot_at: None,
             recent: Recent::default(),
             limit_mw: None,
             watches: Watches::default(),
@@ -164,6 +169,9 @@ impl Gpu {
             self.recent.push(at, interval.as_millis() as i64, &sample);
             let interval_ms = interval.as_millis() as i64;
             was_reset = self.pulse.observe(at, interval_ms, tick.row, &self.model);
+            if is_hot(&sample, &rules.cooling_failure) == Some(true) {
+                self.hot_at = Some(at);
+            }
         } else {
             self.pulse.observe_nothing();
         }

@@ -26,6 +26,14 @@ rule! {
     within: Span = Span::secs(10);
     /// How long they are held before they are called lost.
     hold: Span = Span::secs(60);
+    /// From this length on it is worth a look in working hours,
+    lasting: Span = Span::secs(45);
+    /// that is, so much.
+    lasting_severity: Severity = Severity::Warning;
+    /// With at least this share of the fleet silent, it is never the nodes, however long it lasts;
+    blind_share: f64 = 0.9;
+    /// but after this it calls someone: nobody watches.
+    blind: Span = Span::secs(900);
     /// A clock that is off by more than this is a finding.
     clock_offset: Span = Span::secs(30);
     /// How much that matters.
@@ -36,6 +44,8 @@ rule! {
         require((2..=100_000).contains(&this.nodes), "nodes", "write a number from 2 on: one silent node is a lost node")?;
         let can_be = this.share > 0.0 && this.share <= 1.0;
         require(can_be, "share", "write a share above 0 and up to 1")?;
+        let can_be = this.blind_share > 0.0 && this.blind_share <= 1.0;
+        require(can_be, "blind_share", "write a share above 0 and up to 1")?;
         require(this.clock_offset >= Span::secs(1), "clock_offset", "write at least 1s")?;
         require(this.own_outage >= Span::secs(2), "own_outage", "write at least 2s")
     }
@@ -46,13 +56,39 @@ rule! {
 pub(super) struct Blackout {
     /// When they are judged.
     pub(super) until: Timestamp,
+    /// When the first of them fell silent.
+    #[serde(default)]
+    pub(super) since: Timestamp,
+    /// When their peers were last asked.
+    #[serde(default)]
+    pub(super) asked_at: Timestamp,
+    /// How much it was said to matter.
+    #[serde(default = "info")]
+    pub(super) told: Severity,
+}
+
+const fn info() -> Severity {
+    Severity::Info
+}
+
+impl MonitoringFaultRule {
+    /// How much it matters after a while.
+    pub(super) fn severity_after(&self, lasts_ms: i64, is_blind: bool) -> Severity {
+        if is_blind && lasts_ms >= self.blind.millis() {
+            Severity::Critical
+        } else if lasts_ms >= self.lasting.millis() {
+            self.severity.max(self.lasting_severity)
+        } else {
+            self.severity
+        }
+    }
 }
 
 /// Whether so many silent nodes are rather a fault of the monitoring.
 pub(super) fn is_blackout(silent: usize, fleet: &Fleet, rule: &MonitoringFaultRule) -> bool {
     let nodes = fleet.nodes.values();
     let expected = nodes
-        .filter(|node| node.presence != super::Presence::Gone)
+        .filter(|node| node.presence != super::Presence::Gone && !node.maintenance)
         .count();
     rule.enabled && silent >= rule.nodes as usize && silent as f64 >= expected as f64 * rule.share
 }

@@ -1,19 +1,21 @@
 //! NodeLost: a node has gone silent without a goodbye. *(pure)*
 //!
 //! Silence is judged on the fleet's clock, never on a node's own. A node that was expected at the start and does not
-//! come counts as silent once the start's grace is over. Several silent nodes of one rack, switch or feed are one
-//! finding.
+//! come counts as silent once the start's grace is over. A dead node and a dead agent are equally silent: what tells
+//! them apart is whether the node's jobs stop with it on other nodes. Nodes that fall silent together are one finding.
 
 use std::collections::BTreeSet;
 
 use entrenar::gpu::NodeId;
 use entrenar::unit::Timestamp;
 
-use super::cause::SHARED_LABELS;
 use super::finding::{finding, lasting, listed, time_of_day};
 use super::fleet::{Fleet, Node};
-use super::rules::{Span, require, rule};
-use super::{Evidence, Finding, Presence};
+use super::gpu::Gpu;
+use super::pulse::Activity;
+use super::rules::{RuleSet, Span, require, rule};
+use super::witness::Witness;
+use super::{Evidence, Finding, Presence, Severity};
 use entrenar::report::Labels;
 
 rule! {
@@ -23,17 +25,33 @@ rule! {
     intervals: u32 = 3;
     /// Silence shorter than this is never too long, however short the interval.
     at_least: Span = Span::secs(5);
+    /// Where the node's jobs stopped with it on other nodes, this much is enough, and so many intervals.
+    proven: Span = Span::secs(4);
+    /// Where only most of their GPUs did, so much more.
+    doubt: Span = Span::secs(20);
+    /// Where nothing tells, a node that was in use is called lost after this, an interval more, and twice the usual
+    /// patience: an agent that restarts is silent for a while.
+    alone: Span = Span::secs(40);
+    /// A node that was not in use is only missed, as a warning, after this and two intervals.
+    unused: Span = Span::secs(60);
     /// No node is called lost for so long after the start: agents are coming back.
     start_grace: Span = Span::secs(60);
     /// How many messages a lost node must send before it is back.
     good_frames: u32 = 3;
-    /// From this many silent nodes of one rack, switch or feed on, they are one finding.
-    group_nodes: u32 = 3;
+    /// From this many nodes on that fell silent together, they are one finding.
+    group_nodes: u32 = 2;
     => |this| {
         require((2..=1000).contains(&this.intervals), "intervals", "write a number from 2 to 1000: a single late message is no loss")?;
         require(this.at_least >= Span::secs(1), "at_least", "write at least 1s")?;
         require((1..=100).contains(&this.good_frames), "good_frames", "write a number from 1 to 100")?;
         require((2..=1000).contains(&this.group_nodes), "group_nodes", "write a number from 2 to 1000")
+    }
+}
+
+impl NodeLostRule {
+    /// How long a silence must be that others prove.
+    fn proven_ms(&self, interval_ms: i64) -> i64 {
+        (interval_ms * i64::from(self.intervals)).max(self.proven.millis())
     }
 }
 
@@ -68,57 +86,103 @@ impl Node {
         }
     }
 
+    /// Whether its silence is long enough to be judged, should its peers tell.
+    pub(super) fn is_due(
+        &self,
+        now: Timestamp,
+        started_at: Timestamp,
+        rule: &NodeLostRule,
+    ) -> bool {
+        let in_grace = now.since(started_at) < rule.start_grace.0;
+        let silence_ms = now.0 - self.last_heard(started_at).0;
+        rule.enabled
+            && !in_grace
+            && self.is_unjudged()
+            && silence_ms >= rule.proven_ms(self.interval_ms)
+    }
+
+    /// Whether it was in use when it was last heard of, as far as is known.
+    pub(super) fn is_busy(&self) -> bool {
+        let rests = |gpu: &Gpu| {
+            let doing = gpu.pulse.activity;
+            gpu.holder().is_none() && doing.is_some_and(|doing| doing != Activity::Work)
+        };
+        self.gpus.is_empty() || !self.gpus.iter().all(rests)
+    }
+
     /// Whether its silence waits for a judgement.
     pub(super) fn is_unjudged(&self) -> bool {
         self.presence != Presence::Gone && !self.maintenance && self.lost_by.is_none() && !self.held
     }
 }
 
-/// Nodes that fell silent together with one that is silent: within `within` of each other, and for at least half of
-/// their own patience.
-pub(super) fn cohort(
-    fleet: &Fleet,
-    first: &NodeId,
-    (now, started_at): (Timestamp, Timestamp),
-    within: Span,
-    rule: &NodeLostRule,
-) -> BTreeSet<NodeId> {
-    let Some(heard) = fleet
-        .nodes
-        .get(first)
-        .map(|node| node.last_heard(started_at))
-    else {
-        return BTreeSet::new();
-    };
-    let belongs = |node: &Node| {
-        let last = node.last_heard(started_at);
-        node.is_unjudged()
-            && (now.0 - last.0) * 2 >= node.patience_ms(rule)
-            && (last.0 - heard.0).abs() <= within.millis()
-    };
-    let members = fleet.nodes.iter().filter(|(_, node)| belongs(node));
-    members.map(|(id, _)| id.clone()).collect()
+/// What speaks for and against calling someone, of a node or of nodes that are silent together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Calls {
+    /// How long the first of them has been silent.
+    pub(super) silence_ms: i64,
+    /// How long all of them have.
+    pub(super) all_ms: i64,
+    /// The slowest of their intervals.
+    pub(super) interval_ms: i64,
+    /// A job had them, or their GPUs worked.
+    pub(super) is_busy: bool,
+    /// It does this all the time.
+    pub(super) flaps: bool,
 }
 
-/// The silent nodes that share a label with one of them, if they are enough for one finding: the group's name and its
-/// members.
-pub(super) fn rack_of(
-    fleet: &Fleet,
-    first: &NodeId,
-    cohort: &BTreeSet<NodeId>,
-    rule: &NodeLostRule,
-) -> Option<(String, Vec<NodeId>)> {
-    let group = |label: &&str| {
-        let value = fleet.label(first, label)?;
-        let same = |node: &&NodeId| fleet.label(node, label) == Some(value);
-        let nodes: Vec<NodeId> = cohort.iter().filter(same).cloned().collect();
-        let name = format!("{} {value}", label.replace('_', " "));
-        (nodes.len() >= rule.group_nodes as usize).then_some((name, nodes))
+/// What becomes of silent nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sentence {
+    /// It is too early to say.
+    Wait,
+    /// They are lost; it matters at most so much.
+    Lost(Severity),
+    /// Only their agents are.
+    AgentSilent,
+}
+
+/// Judges silent nodes by what their peers tell: what is proven is said at once, what cannot be known takes longer than
+/// an agent's restart, and a node that nobody used calls nobody.
+pub(super) fn sentence(told: Witness, calls: Calls, rules: &RuleSet) -> Sentence {
+    let rule = &rules.node_lost;
+    let Calls {
+        silence_ms,
+        all_ms,
+        interval_ms,
+        ..
+    } = calls;
+    let wait = |ms: i64| {
+        if calls.flaps {
+            ms.max(rules.node_flapping.patience.millis())
+        } else {
+            ms
+        }
     };
-    SHARED_LABELS
-        .iter()
-        .filter_map(group)
-        .max_by_key(|(_, nodes)| nodes.len())
+    let patience_ms = (interval_ms * i64::from(rule.intervals)).max(rule.at_least.millis());
+    match told {
+        Witness::Stopped if silence_ms >= wait(rule.proven_ms(interval_ms)) => {
+            Sentence::Lost(Severity::Critical)
+        }
+        Witness::Wavers if silence_ms >= wait(patience_ms + rule.doubt.millis()) => {
+            Sentence::Lost(Severity::Critical)
+        }
+        Witness::GoesOn if all_ms >= wait(rules.agent_silent.after.millis() + 2 * interval_ms) => {
+            Sentence::AgentSilent
+        }
+        Witness::Nothing if calls.is_busy => {
+            let alone_ms = (rule.alone.millis() + interval_ms).max(2 * patience_ms);
+            if all_ms >= wait(alone_ms) {
+                Sentence::Lost(Severity::Critical)
+            } else {
+                Sentence::Wait
+            }
+        }
+        Witness::Nothing if all_ms >= wait(rule.unused.millis() + 2 * interval_ms) => {
+            Sentence::Lost(Severity::Warning)
+        }
+        _ => Sentence::Wait,
+    }
 }
 
 const ACTION: &str = "Ping the node and ask its management controller (BMC): power, kernel panic, network. If it is up, \
@@ -129,6 +193,7 @@ pub(super) fn node_finding(
     id: &NodeId,
     node: &Node,
     (now, started_at): (Timestamp, Timestamp),
+    told: Witness,
     rule: &NodeLostRule,
 ) -> Finding {
     let was_heard = node.last_frame.is_some_and(|at| at >= started_at);
@@ -144,6 +209,7 @@ pub(super) fn node_finding(
         .with(Evidence::new("silent for", lasts).against(lasting(node.patience_ms(rule))))
         .with(Evidence::new("last heard", since))
         .with(Evidence::new("GPUs", node.gpus.len().to_string()))
+        .with(Evidence::new("peers", told.words()))
         .missing_if(true, "everything about this node since then");
     if !jobs.is_empty() {
         found = found.with(Evidence::new("jobs", listed(jobs.iter())));
@@ -158,6 +224,7 @@ pub(super) fn group_finding(
     group: &str,
     nodes: &[NodeId],
     now: Timestamp,
+    told: Witness,
     rule: &NodeLostRule,
 ) -> Finding {
     let members: Vec<&Node> = nodes.iter().filter_map(|id| fleet.nodes.get(id)).collect();
@@ -174,6 +241,7 @@ pub(super) fn group_finding(
         .with(Evidence::new("nodes", listed(nodes.iter())))
         .with(Evidence::new("silent for", lasts))
         .with(Evidence::new("GPUs", gpus.to_string()))
+        .with(Evidence::new("peers", told.words()))
         .missing_if(true, "everything about these nodes since then");
     if !jobs.is_empty() {
         found = found.with(Evidence::new("jobs", listed(jobs.iter())));

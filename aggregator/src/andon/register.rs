@@ -193,6 +193,8 @@ impl Register {
         if let Some((leader, shared)) = leader {
             self.join(&leader, shared, scope, report.at);
             self.lift_leader(&key);
+        } else {
+            self.gather(&key, report.at, links);
         }
         self.adopt(&key, report.at, links);
     }
@@ -370,6 +372,46 @@ impl Register {
         Some((key.clone(), shared))
     }
 
+    /// Many of one kind within a short time, on different nodes of which nothing more is known, are one: the first
+    /// leads, those after it are folded.
+    fn gather(&mut self, key: &CordKey, at: Timestamp, links: Links<'_>) {
+        let Links { fleet, rule } = links;
+        let Some(new) = self.up.get(key).filter(|up| up.consequence_of.is_none()) else {
+            return;
+        };
+        let near = |up: &Up| (at.0 - up.joined_at.0).abs() <= rule.group_within.millis();
+        let others = self
+            .up
+            .iter()
+            .filter(|(_, up)| up.consequence_of.is_none() && !up.shadow && near(up))
+            .filter(|(_, up)| cause::may_gather(up, new, fleet));
+        // Those that were gathered count with the one that leads them.
+        let gathered = |up: &Up| match up.shared {
+            Some(Shared::Moment) => up.followers.len(),
+            _ => 0,
+        };
+        let n: usize = others.clone().map(|(_, up)| 1 + gathered(up)).sum();
+        if n + 1 < cause::GATHER {
+            return;
+        }
+        let mut others: Vec<(Timestamp, CordKey)> = others
+            .map(|(key, up)| (up.started_at, key.clone()))
+            .collect();
+        others.sort();
+        let leader = others.remove(0).1;
+        let followers = others.into_iter().map(|(_, key)| key).chain([key.clone()]);
+        for follower in followers.collect::<Vec<_>>() {
+            let Some(up) = self.up.get_mut(&follower) else {
+                continue;
+            };
+            up.consequence_of = Some(leader.clone());
+            let scope = up.scope.clone();
+            self.update(&follower, at);
+            self.join(&leader, Shared::Moment, scope, at);
+            self.lift_leader(&follower);
+        }
+    }
+
     /// The cord at the end of a chain of causes.
     fn root(&self, key: &CordKey) -> CordKey {
         let mut root = key;
@@ -482,11 +524,7 @@ impl Register {
 
 impl Up {
     fn kind_depth(&self) -> u8 {
-        match self.kind {
-            Kind::NodeLost => 0,
-            Kind::GpuLost => 1,
-            _ => 2,
-        }
+        cause::depth(self.kind).unwrap_or(u8::MAX)
     }
 
     /// The finding, with those that follow.

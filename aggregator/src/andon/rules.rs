@@ -324,6 +324,9 @@ rule_set! {
 
     // Nodes, and the watching itself.
     node_lost: super::node::NodeLostRule,
+    node_flapping: super::flapping::NodeFlappingRule,
+    cooling_failure: super::cooling::CoolingFailureRule,
+    agent_silent: super::agent::AgentSilentRule,
     monitoring_fault: super::monitoring::MonitoringFaultRule,
 }
 

@@ -152,8 +152,9 @@ fn a_silent_node_is_lost_by_the_interval_that_its_rows_show() {
         trace.fleet(&["n1", "n2", "n3", "n4"], 300..400, interval);
         told(&trace.judged())
     };
-    assert_eq!(lost_after(1), "305.0s critical NodeLost n5");
-    assert_eq!(lost_after(10), "321.0s critical NodeLost n5");
+    // Its job works on elsewhere: its agent is missed after a minute and two intervals.
+    assert_eq!(lost_after(1), "362.0s warning MonitoringFault n5");
+    assert_eq!(lost_after(10), "371.0s warning MonitoringFault n5");
 }
 
 #[test]
@@ -168,8 +169,12 @@ fn a_goodbye_is_no_loss_and_rows_after_it_are_a_return() {
     trace.fleet(&["n1", "n3"], 260..300, 1);
     trace.fleet(&["n1", "n2", "n3"], 300..330, 1);
     assert_eq!(told(&trace.judged()), "");
-    trace.fleet(&["n1", "n3"], 330..350, 1);
-    assert_eq!(told(&trace.judged()), "335.0s critical NodeLost n2");
+    trace.fleet(&["n1", "n3"], 330..400, 1);
+    assert!(
+        told(&trace.judged()).ends_with("s warning MonitoringFault n2"),
+        "{}",
+        told(&trace.judged())
+    );
 }
 
 #[test]
@@ -285,7 +290,7 @@ fn gpus_that_are_read_one_after_the_other_are_one_tick() {
 #[test]
 fn a_trace_sorted_by_gpu_before_node_is_the_same_trace() {
     let (mut sorted, mut plain) = (Trace::new(), Trace::new());
-    for second in 0..200 {
+    for second in 0..250 {
         let at = f64::from(second);
         let nodes = if second < 150 { 4 } else { 3 };
         for gpu in 0..3 {
@@ -298,7 +303,7 @@ fn a_trace_sorted_by_gpu_before_node_is_the_same_trace() {
     let (sorted, plain) = (sorted.judged(), plain.judged());
     assert_eq!(sorted.incidents, plain.incidents);
     assert_eq!(sorted.figures.ticks, plain.figures.ticks);
-    assert_eq!(told(&plain), "155.0s critical NodeLost n3");
+    assert_eq!(told(&plain), "211.0s warning MonitoringFault n3");
 }
 
 #[test]

@@ -49,11 +49,15 @@ impl Engine {
             custom::look_at_node(&mut node.custom, (at, interval), rows, &rules, &mut custom);
             custom_said.extend(custom.drain(..).map(|said| (None, said)));
         }
+        let heats = node.gpus.iter().any(|gpu| gpu.hot_at == Some(at));
         for (place, signal) in said {
             self.pass_on(id, place, at, signal);
         }
         for (place, said) in custom_said {
             self.pass_on_custom(id, place, at, said);
+        }
+        if heats {
+            self.note_heat(now, at, id);
         }
     }
 

@@ -4,7 +4,7 @@ use entrenar::metric::{self, NvmlStatus, clock_reason};
 use entrenar::report::JobKind;
 
 use crate::andon::testing::{Restarts, Stage, failing, spinning, working};
-use crate::andon::{Change, RuleSet, Severity};
+use crate::andon::{Change, Kind, RuleSet, Severity};
 
 #[test]
 fn a_gpu_that_falls_off_the_bus_is_one_page() {
@@ -131,7 +131,9 @@ fn a_hung_driver_is_one_finding_on_its_node() {
 
 #[test]
 fn many_hot_gpus_of_one_rack_are_one_finding_that_leads() {
-    let mut stage = Stage::new(RuleSet::default());
+    let mut rules = RuleSet::default();
+    rules.cooling_failure.enabled = false;
+    let mut stage = Stage::new(rules);
     for node in ["n01", "n02", "n03", "n04"] {
         stage.hello(node, 2, &[("rack", "r1")]);
     }
@@ -239,4 +241,44 @@ fn a_victim_s_code_alone_is_a_record_and_a_detail_is_nothing() {
     assert_eq!(stage.story(), "");
     stage.xid("n01", 0, 45);
     assert_eq!(stage.story(), "0s Raised info Xid gpu:GPU-n01-0");
+}
+
+#[test]
+fn many_lost_gpus_within_a_minute_are_one_page_where_nothing_is_known_of_their_place() {
+    let mut stage = Stage::new(RuleSet::default());
+    let nodes = ["n01", "n02", "n03", "n04"];
+    for node in nodes {
+        stage.hello(node, 1, &[]);
+    }
+    stage.work(&nodes, 5);
+    for node in nodes {
+        stage.xid(node, 0, 79);
+        stage.work(&nodes, 1);
+    }
+    let leads: Vec<bool> = stage
+        .said
+        .iter()
+        .filter(|said| said.kind == Kind::GpuLost)
+        .map(|said| said.consequence_of.is_none())
+        .collect();
+    // Two calls, then the third shows that they are one: the second is folded, the fourth follows at once.
+    let folded = stage
+        .said
+        .iter()
+        .rfind(|said| said.cord().scope == "gpu:GPU-n02-0" && said.kind == Kind::GpuLost);
+    assert!(leads[0] && !leads[leads.len() - 1], "{}", stage.story());
+    assert!(
+        folded.is_some_and(|said| said.consequence_of.is_some()),
+        "{}",
+        stage.story()
+    );
+    let first = stage
+        .said
+        .iter()
+        .rfind(|said| said.cord().scope == "gpu:GPU-n01-0" && said.kind == Kind::GpuLost);
+    assert!(
+        first.is_some_and(|said| said.finding.summary.contains("one moment")),
+        "{}",
+        stage.story()
+    );
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use entrenar::report::Labels;
+use entrenar::report::{JobKind, Labels};
 use entrenar::unit::Timestamp;
 
-use crate::andon::testing::{BEGIN, Restarts, Stage, inventory, working};
+use crate::andon::testing::{BEGIN, Restarts, Stage, idle, inventory, spinning, working};
 use crate::andon::{Change, Engine, Kind, Presence, RuleSet, Scope, Severity};
 
 fn names(n: usize) -> Vec<String> {
@@ -34,7 +34,7 @@ fn presence(stage: &Stage, node: &str) -> Option<Presence> {
 }
 
 #[test]
-fn a_node_that_falls_silent_is_lost_after_five_seconds_and_back_after_three_ticks() {
+fn a_node_of_which_nothing_tells_is_lost_after_forty_seconds_and_back_after_three_ticks() {
     for restarts in [Restarts::Never, Restarts::Often] {
         let (mut stage, names) = fleet(20, restarts);
         let others = refs(&names[1..]);
@@ -43,7 +43,7 @@ fn a_node_that_falls_silent_is_lost_after_five_seconds_and_back_after_three_tick
         stage.work(&refs(&names), 10);
         assert_eq!(
             stage.story(),
-            "125s Raised critical NodeLost node:n01, 182s Cleared(Recovered) critical NodeLost node:n01",
+            "160s Raised critical NodeLost node:n01, 182s Cleared(Recovered) critical NodeLost node:n01",
             "{restarts:?}"
         );
         assert_eq!(presence(&stage, "n01"), Some(Presence::Live));
@@ -70,7 +70,7 @@ fn a_slow_pace_has_more_patience() {
     }
     stage.work(&["n01", "n02", "n03"], 120);
     stage.work(&["n02", "n03"], 60);
-    assert_eq!(stage.story(), "150s Raised critical NodeLost node:n01");
+    assert_eq!(stage.story(), "170s Raised critical NodeLost node:n01");
 }
 
 #[test]
@@ -109,8 +109,8 @@ fn agents_that_stay_away_are_one_finding_after_a_minute() {
     assert_eq!(
         stage.story(),
         format!(
-            "125s Raised info MonitoringFault fleet, 185s Raised critical NodeLost {group}, \
-             185s Cleared(Explained) info MonitoringFault fleet"
+            "125s Raised info MonitoringFault fleet, 164s Updated warning MonitoringFault fleet, \
+             185s Raised critical NodeLost {group}, 185s Cleared(Explained) warning MonitoringFault fleet"
         )
     );
     stage.work(&refs(&names), 10);
@@ -129,7 +129,8 @@ fn silence_that_is_held_loses_nobody_once_the_rule_is_off() {
     stage.work(&refs(&names[12..]), 120);
     assert_eq!(
         stage.story(),
-        "125s Raised info MonitoringFault fleet, 185s Cleared(Explained) info MonitoringFault fleet"
+        "125s Raised info MonitoringFault fleet, 164s Updated warning MonitoringFault fleet, \
+         185s Cleared(Explained) warning MonitoringFault fleet"
     );
 }
 
@@ -142,7 +143,7 @@ fn the_nodes_of_a_rack_that_go_dark_together_are_one_page() {
         .filter(|n| !["n01", "n02", "n03", "n05"].contains(n))
         .collect();
     stage.work(&others, 60);
-    assert_eq!(stage.story(), "125s Raised critical NodeLost nodes:rack r0");
+    assert_eq!(stage.story(), "160s Raised critical NodeLost nodes:rack r0");
     let raised = &stage.said[0];
     assert!(matches!(&raised.scope, Scope::Nodes { nodes, .. } if nodes.len() == 4));
     assert!(
@@ -158,6 +159,7 @@ fn a_restart_with_all_agents_connected_loses_nobody() {
     let (mut stage, names) = fleet(64, Restarts::Never);
     stage.restart();
     stage.now = stage.now + Duration::from_secs(90);
+    stage.engine.resume(stage.now);
     // They come back one after the other.
     for n in (0..=names.len()).step_by(2) {
         stage.work(&refs(&names[..n]), 1);
@@ -177,6 +179,17 @@ fn a_quick_restart_gives_agents_time_to_come_back() {
     assert_eq!(presence(&stage, "n01"), Some(Presence::Expected));
     stage.work(&refs(&names[1..]), 100);
     assert_eq!(stage.story(), "188s Raised critical NodeLost node:n01");
+}
+
+#[test]
+fn a_time_in_which_nobody_watched_is_a_warning_unless_it_was_a_restart() {
+    let (mut stage, names) = fleet(64, Restarts::Never);
+    stage.now = stage.now + Duration::from_mins(4);
+    stage.work(&refs(&names), 120);
+    assert_eq!(
+        stage.story(),
+        "360s Raised warning MonitoringFault fleet, 420s Cleared(Recovered) warning MonitoringFault fleet"
+    );
 }
 
 #[test]
@@ -221,6 +234,7 @@ fn a_restart_after_a_long_outage_finds_the_node_that_died_meanwhile() {
     let (mut stage, names) = fleet(64, Restarts::Never);
     stage.restart();
     stage.now = stage.now + Duration::from_hours(1);
+    stage.engine.resume(stage.now);
     let back = stage.now.as_secs_f64() - BEGIN.as_secs_f64();
     stage.work(&refs(&names[1..]), 120);
     assert_eq!(
@@ -286,15 +300,15 @@ fn raised_cords_without_data_are_unknown_not_recovered() {
     let (mut stage, names) = fleet(20, Restarts::Often);
     stage.xid("n01", 0, 48);
     stage.work(&refs(&names), 3);
-    stage.work(&refs(&names[1..]), 30);
+    stage.work(&refs(&names[1..]), 60);
     stage.work(&refs(&names), 5);
     let gpu = "gpu:GPU-n01-0";
     assert_eq!(
         stage.story(),
         format!(
-            "120s Raised critical Xid {gpu}, 128s Raised critical NodeLost node:n01, \
-             128s Updated critical Xid {gpu} because node_lost, 128.001s DataLost critical Xid {gpu} because node_lost, \
-             153s DataBack critical Xid {gpu} because node_lost, 155s Cleared(Recovered) critical NodeLost node:n01"
+            "120s Raised critical Xid {gpu}, 128s DataLost critical Xid {gpu}, 163s Raised critical NodeLost node:n01, \
+             163s Updated critical Xid {gpu} because node_lost, \
+             183s DataBack critical Xid {gpu} because node_lost, 185s Cleared(Recovered) critical NodeLost node:n01"
         )
     );
 }
@@ -446,4 +460,215 @@ fn a_node_that_is_silent_when_people_are_done_has_time_to_come_back() {
     stage.work(&refs(&names[1..]), 4);
     stage.work(&refs(&names), 60);
     assert_eq!(stage.story(), "");
+}
+
+/// Nodes of two GPUs with one job on each four of them, that have worked for two minutes.
+fn fleet_with_jobs(n: usize, restarts: Restarts) -> (Stage, Vec<String>) {
+    let names = names(n);
+    let mut stage = Stage::new(RuleSet::default()).restarting(restarts);
+    for name in &names {
+        stage.hello(name, 2, &[]);
+    }
+    for (job, nodes) in names.chunks(4).enumerate() {
+        let gpus: Vec<(&str, u32)> = nodes
+            .iter()
+            .flat_map(|node| [(node.as_str(), 0), (node.as_str(), 1)])
+            .collect();
+        stage.hold(&format!("job{job}"), JobKind::Train, &gpus);
+    }
+    stage.work(&refs(&names), 120);
+    (stage, names)
+}
+
+/// Some nodes wait busily while others work.
+fn play_two(stage: &mut Stage, waiting: &[&str], at_work: &[&str], seconds: u64) {
+    for _ in 0..seconds {
+        stage.all(waiting, &spinning());
+        stage.all(at_work, &working());
+        stage.step();
+    }
+}
+
+#[test]
+fn a_node_whose_job_stops_with_it_is_lost_within_four_seconds() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet_with_jobs(20, restarts);
+        let names = refs(&names);
+        play_two(&mut stage, &[], &names[1..], 1);
+        play_two(&mut stage, &names[1..4], &names[4..], 30);
+        assert_eq!(
+            stage.story(),
+            "123s Raised critical NodeLost node:n01",
+            "{restarts:?}"
+        );
+    }
+}
+
+#[test]
+fn an_agent_that_dies_while_its_job_works_on_is_no_page() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet_with_jobs(20, restarts);
+        let names = refs(&names);
+        stage.work(&names[1..], 100);
+        // The job pauses much later: that says nothing of the node.
+        play_two(&mut stage, &names[1..4], &names[4..], 30);
+        stage.work(&names, 10);
+        assert_eq!(
+            stage.story(),
+            "181s Raised warning MonitoringFault node:n01, 252s Cleared(Recovered) warning MonitoringFault node:n01",
+            "{restarts:?}"
+        );
+    }
+}
+
+#[test]
+fn a_rolling_upgrade_during_a_checkpoint_calls_nobody() {
+    let (mut stage, names) = fleet_with_jobs(20, Restarts::Never);
+    let names = refs(&names);
+    // The job pauses, and ten seconds later an agent is replaced without a goodbye.
+    play_two(&mut stage, &names[..4], &names[4..], 10);
+    play_two(&mut stage, &names[1..4], &names[4..], 20);
+    play_two(&mut stage, &names[..4], &names[4..], 20);
+    stage.work(&names, 60);
+    assert_eq!(stage.story(), "");
+}
+
+#[test]
+fn a_node_that_nobody_used_is_missed_as_a_warning() {
+    let names = names(20);
+    let names = refs(&names);
+    let mut stage = Stage::new(RuleSet::default());
+    for name in &names {
+        stage.hello(name, 2, &[]);
+    }
+    stage.play(&names, &idle(), 120);
+    stage.play(&names[1..], &idle(), 120);
+    assert_eq!(stage.story(), "181s Raised warning NodeLost node:n01");
+}
+
+#[test]
+fn a_partition_whose_jobs_stop_elsewhere_is_one_page_however_large_its_share_is() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet_with_jobs(16, restarts);
+        let names = refs(&names);
+        // Two nodes of each of two jobs, a quarter of the fleet; the jobs' other nodes wait.
+        let waiting = [names[2], names[3], names[6], names[7]];
+        play_two(&mut stage, &waiting, &names[8..], 200);
+        let raised = stage.pages();
+        assert!(
+            raised.starts_with("123s Raised critical NodeLost nodes:silent since"),
+            "{raised}"
+        );
+        assert_eq!(raised.matches("Raised").count(), 1, "{raised}");
+        let nodes = stage.said.iter().find_map(|said| match &said.scope {
+            Scope::Nodes { nodes, .. } => Some(nodes.len()),
+            _ => None,
+        });
+        assert_eq!(nodes, Some(4));
+    }
+}
+
+#[test]
+fn nodes_that_are_late_while_their_jobs_work_on_are_a_fault_of_the_monitoring() {
+    let (mut stage, names) = fleet_with_jobs(16, Restarts::Never);
+    let names = refs(&names);
+    let heard: Vec<&str> = names.iter().copied().skip(1).step_by(2).collect();
+    stage.work(&heard, 200);
+    stage.work(&names, 20);
+    let story = stage.story();
+    assert!(!story.contains("NodeLost"), "{story}");
+    assert_eq!(
+        story,
+        "125s Raised info MonitoringFault fleet, 164s Updated warning MonitoringFault fleet, \
+         320s Cleared(Recovered) warning MonitoringFault fleet"
+    );
+}
+
+#[test]
+fn a_fleet_of_which_nothing_is_heard_is_our_fault_for_as_long_as_it_lasts() {
+    let (mut stage, names) = fleet_with_jobs(16, Restarts::Often);
+    stage.work(&[], 1000);
+    let story = stage.story();
+    assert!(!story.contains("NodeLost"), "{story}");
+    assert!(
+        story.ends_with("1019s Updated critical MonitoringFault fleet"),
+        "{story}"
+    );
+    stage.work(&refs(&names), 20);
+    assert!(
+        stage
+            .story()
+            .ends_with("1120s Cleared(Recovered) critical MonitoringFault fleet"),
+        "{}",
+        stage.story()
+    );
+}
+
+#[test]
+fn a_node_that_comes_and_goes_flaps_and_calls_nobody_each_time() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet_with_jobs(16, restarts);
+        let names = refs(&names);
+        for _ in 0..5 {
+            stage.work(&names[1..], 30);
+            stage.work(&names, 30);
+        }
+        assert_eq!(
+            stage.story(),
+            "270s Raised warning NodeFlapping node:n01",
+            "{restarts:?}"
+        );
+        stage.work(&names, 1900);
+        assert!(
+            stage
+                .story()
+                .ends_with("Cleared(Recovered) warning NodeFlapping node:n01"),
+            "{}",
+            stage.story()
+        );
+    }
+}
+
+#[test]
+fn nodes_that_get_hot_together_are_one_page_that_explains_their_end() {
+    for restarts in [Restarts::Never, Restarts::Often] {
+        let (mut stage, names) = fleet_with_jobs(16, restarts);
+        let names = refs(&names);
+        let (hot, cool) = names.split_at(4);
+        let warm = working().with(
+            entrenar::metric::CLOCK_EVENT_REASONS,
+            entrenar::metric::clock_reason::SW_THERMAL,
+        );
+        // One after the other, a minute apart.
+        for minute in 1..=4 {
+            for _ in 0..60 {
+                stage.all(&hot[..minute], &warm);
+                stage.all(&hot[minute..], &working());
+                stage.all(cool, &working());
+                stage.step();
+            }
+        }
+        // They shut down; their job goes with them.
+        stage.work(cool, 1000);
+        let critical: Vec<String> = stage
+            .said
+            .iter()
+            .filter(|said| said.severity == Severity::Critical && said.consequence_of.is_none())
+            .filter(|said| said.change == Change::Raised)
+            .map(|said| said.kind.name().to_owned())
+            .collect();
+        assert_eq!(
+            critical,
+            ["CoolingFailure"],
+            "{restarts:?} {}",
+            stage.story()
+        );
+        let lost = stage.said.iter().find(|said| said.kind == Kind::NodeLost);
+        let cause = lost.and_then(|said| said.consequence_of.as_ref());
+        assert!(
+            cause.is_some_and(|cause| &*cause.rule.0 == "cooling_failure"),
+            "{}",
+            stage.story()
+        );
+    }
 }

@@ -132,11 +132,11 @@ overrides:
         stage.hello(node, 1, &[]);
     }
     stage.work(&["a", "b", "slow", "toy"], 70);
-    stage.work(&["a"], 80);
+    stage.work(&["a"], 130);
     let raised = stage.pages();
     assert_eq!(
         raised,
-        "75s Raised critical NodeLost node:b, 130s Raised critical NodeLost node:slow"
+        "110s Raised critical NodeLost node:b, 189s Raised critical NodeLost node:slow"
     );
 }
 

@@ -277,7 +277,7 @@ fn each_fault_is_its_own_finding_and_nothing_else() {
         "60s critical GpuLost n04/7, 60s critical Xid n04/7 because gpu_lost, 153s critical JobHang job 4711 (32) because gpu_lost",
         &[],
     );
-    check(Scenario::LostNode, "65s critical NodeLost node:n06", &[]);
+    check(Scenario::LostNode, "101s critical NodeLost node:n06", &[]);
     check(Scenario::Xid, "20s critical Xid n04/7", &[Kind::Xid]);
     check(Scenario::HungJob, "151s critical JobHang job 4712 (8)", &[]);
 }
@@ -327,8 +327,8 @@ fn the_demo_shows_every_fault_within_two_minutes() {
     check(
         Scenario::DemoDefault,
         demo_rules(),
-        "27s warning ThermalThrottling n02/2, 55s warning Xid n04/7, 75s critical NodeLost node:n06, \
-         84s warning MemoryPressure n08/0, 107s warning GpuIdle job 4712 (8)",
+        "27s warning ThermalThrottling n02/2, 55s warning Xid n04/7, 84s warning MemoryPressure n08/0, \
+         107s warning GpuIdle job 4712 (8), 111s critical NodeLost node:n06",
         &[],
     );
 }

@@ -82,7 +82,7 @@ tests:
 #[test]
 fn built_in_rules_are_tested_the_same_way() {
     let text = "
-rules: { node_lost: { start_grace: 5s } }
+rules: { node_lost: { start_grace: 5s, alone: 4s } }
 tests:
   - name: a node falls silent, and a code is logged
     input:
@@ -92,7 +92,7 @@ tests:
       - { at: 3s, xid: 48, node: n2, device: 0 }
     expect:
       - { at: 3s, raised: xid, on: n2/0, severity: critical }
-      - { at: 26s, raised: node_lost, on: n1 }
+      - { at: 30s, raised: node_lost, on: n1 }
       - { at: 43s, cleared: node_lost, on: n1 }
 ";
     assert_eq!(outcome(text), Outcome::Passed);
