@@ -8,26 +8,40 @@
 //! the file that people edit.
 
 mod agent;
+mod brake;
 mod cause;
 mod cooling;
+mod counter;
 mod custom;
+mod drift;
+mod ecc;
 mod engine;
 mod finding;
 mod flapping;
 mod fleet;
 mod gpu;
 mod job;
+mod latch;
+mod leak;
 mod lost;
 mod memory;
 mod monitoring;
 mod node;
+mod nvlink;
+mod pcie;
+mod peers;
 mod power;
+mod power_cap;
 mod power_levels;
 mod pulse;
 mod recent;
 mod register;
+mod remap;
+mod repeat;
 pub mod rules;
 mod sample;
+mod sensor;
+mod slots;
 mod snapshot;
 #[cfg(test)]
 mod stories;
@@ -38,6 +52,7 @@ mod unresponsive;
 mod watch;
 mod witness;
 mod xid;
+mod zombie;
 
 use std::fmt;
 use std::sync::Arc;

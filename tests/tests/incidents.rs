@@ -48,8 +48,8 @@ fn each_trouble_of_the_demo_is_told_once_and_its_end_too() {
         "GpuIdle",
         "MemoryPressure",
         "NodeLost",
+        "RowRemap",
         "ThermalThrottling",
-        "Xid",
     ];
     assert_eq!(kinds(&fleet, NoticeEvent::Trigger), troubles);
     fleet.run(Duration::from_hours(1));

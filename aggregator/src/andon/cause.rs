@@ -27,20 +27,33 @@ pub(super) const fn depth(kind: Kind) -> Option<u8> {
         Kind::CoolingFailure => 0,
         Kind::NodeLost => 1,
         Kind::GpuLost => 2,
-        Kind::Xid | Kind::EccUncorrectable => 3,
-        Kind::GpuUnresponsive => 4,
-        Kind::NvlinkError | Kind::PcieDegraded | Kind::RowRemap => 5,
-        Kind::PowerBrake | Kind::ThermalThrottling => 6,
-        Kind::PowerCapLoss | Kind::ThermalDrift | Kind::SensorFault => 7,
-        Kind::NetworkFault => 8,
-        Kind::StorageStall => 9,
-        Kind::JobHang => 10,
-        Kind::JobStall | Kind::StartupStuck => 11,
-        Kind::Straggler => 12,
-        Kind::JobSlow => 13,
-        Kind::GpuIdle | Kind::PartialUse => 14,
+        Kind::EccUncorrectable => 3,
+        Kind::Xid => 4,
+        Kind::GpuUnresponsive => 5,
+        Kind::NvlinkError => 6,
+        Kind::PcieDegraded | Kind::RowRemap => 7,
+        Kind::PowerBrake | Kind::ThermalThrottling => 8,
+        Kind::PowerCapLoss | Kind::ThermalDrift | Kind::SensorFault => 9,
+        Kind::NetworkFault => 10,
+        Kind::StorageStall => 11,
+        Kind::JobHang => 12,
+        Kind::JobStall | Kind::StartupStuck => 13,
+        Kind::Straggler => 14,
+        Kind::JobSlow => 15,
+        Kind::GpuIdle | Kind::PartialUse => 16,
         _ => return None,
     })
+}
+
+/// Whether a kind is only a sign of what another says of the same GPU. By itself it explains nothing.
+fn is_sign_of(sign: Kind, of: Kind) -> bool {
+    match sign {
+        Kind::RowRemap | Kind::PcieDegraded | Kind::SensorFault => {
+            depth(of) <= depth(Kind::NvlinkError) && depth(of).is_some()
+        }
+        Kind::PowerCapLoss => matches!(of, Kind::PowerBrake | Kind::ThermalThrottling),
+        _ => false,
+    }
 }
 
 /// What members of a group have in common, the narrowest first.
@@ -70,14 +83,14 @@ impl fmt::Display for Shared {
 pub(super) fn explains(cause: &Up, effect: &Up, fleet: &Fleet, rule: &CausesRule) -> bool {
     let deeper = match (depth(cause.kind), depth(effect.kind)) {
         (Some(cause), Some(effect)) => cause < effect,
-        _ => false,
+        _ => is_sign_of(effect.kind, cause.kind),
     };
     deeper
         && is_weighty(cause, effect)
-        && effect.started_at + rule.explain_within.0 >= cause.started_at
+        && effect.grave_since() + rule.explain_within.0 >= cause.started_at
         && cause
             .explains_until
-            .is_none_or(|until| effect.started_at <= until + rule.explain_within.0)
+            .is_none_or(|until| effect.grave_since() <= until + rule.explain_within.0)
         && concerns(&cause.scope, &effect.scope, fleet)
 }
 
@@ -151,7 +164,12 @@ pub(super) fn shared(
             let alike = leader.severity == follower.severity;
             alike.then(|| shared_place(&leader.scope, &follower.scope, fleet))?
         }),
-        Kind::MemoryPressure => shared_job(&leader.scope, &follower.scope, fleet),
+        Kind::PowerCapLoss | Kind::SensorFault | Kind::ZombieGpu => {
+            shared_place(&leader.scope, &follower.scope, fleet)
+        }
+        Kind::MemoryPressure | Kind::MemoryLeak => {
+            shared_job(&leader.scope, &follower.scope, fleet)
+        }
         Kind::JobHang | Kind::JobSlow => same_moment(leader, follower),
         _ => None,
     }

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::cooling::is_hot;
 use super::custom::CustomState;
 use super::job::infer::is_inferred;
-use super::pulse::Pulse;
+use super::peers::Peers;
+use super::pulse::{Activity, Pulse};
 use super::recent::Recent;
 use super::rules::RuleSet;
 use super::rules::index::SetId;
@@ -22,7 +23,11 @@ use super::watch::{Look, Said, Signal, Telling, Watches};
 use super::{GpuAt, Kind};
 
 /// Most processes of a holder that are remembered.
-const MOST_PIDS: usize = 64;
+const MOST_PIDS: usize = 32;
+/// Device calls that take this long do not merely wait for each other.
+const SLOW_US: i64 = 2_000_000;
+/// How long a sign of hanging firmware counts.
+const HANGS_MS: i64 = 600_000;
 
 /// One GPU with all that watches it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +56,12 @@ pub(super) struct Gpu {
     recent: Recent,
     /// Read at a slower pace, so it is kept.
     limit_mw: Option<i64>,
+    /// Its clock, if it works.
+    working_mhz: Option<i64>,
+    /// When its firmware was last seen to hang.
+    hung_at: Option<Timestamp>,
+    /// The first tick in a row without it, by both clocks.
+    missed: Option<(Timestamp, Timestamp)>,
     pub(super) watches: Watches,
     /// The rules that hold for it.
     #[serde(skip)]
@@ -69,6 +80,7 @@ pub(super) struct Tick<'a> {
     pub(super) now: Timestamp,
     pub(super) interval: Duration,
     pub(super) row: &'a Values,
+    pub(super) peers: Peers,
 }
 
 impl Gpu {
@@ -92,6 +104,9 @@ impl Gpu {
             hot_at: None,
             recent: Recent::default(),
             limit_mw: None,
+            working_mhz: None,
+            hung_at: None,
+            missed: None,
             watches: Watches::default(),
             rules: SetId::default(),
             custom: Vec::new(),
@@ -159,6 +174,7 @@ impl Gpu {
             at, now, interval, ..
         } = tick;
         self.last_tick = Some(at);
+        self.missed = None;
         let status = status_of(tick.row);
         self.answers = status == NvmlStatus::Ok;
         let mut sample = Sample::default();
@@ -175,14 +191,78 @@ impl Gpu {
         } else {
             self.pulse.observe_nothing();
         }
+        if sample.latency_us >= Some(SLOW_US) {
+            self.hung_at = Some(at);
+        }
+        let is_working = self.pulse.activity.is_some_and(Activity::is_work);
+        self.working_mhz = sample.clock_mhz.filter(|_| is_working);
         let look = Look {
-            at,
-            interval,
             status,
-            sample: &sample,
+            is_working,
+            power_mw: self.pulse.watts.map(|watts| (watts * 1e3) as i64),
             was_reset,
+            ..self.look(at, interval, &sample, tick.peers)
         };
         self.watches.observe(&look, rules, said);
+    }
+
+    /// Nothing came of it in a tick in which others of its node reported. Rows of one tick may come one by one after a
+    /// break: it is absent only once both clocks say so.
+    pub(super) fn miss(&mut self, tick: Tick<'_>, rules: &RuleSet, said: &mut Vec<Signal>) {
+        let first = *self.missed.get_or_insert((tick.at, tick.now));
+        let passed = tick.at.since(first.0).min(tick.now.since(first.1));
+        let hold = rules.gpu_lost.absent_hold.0.max(tick.interval / 2);
+        if passed < hold {
+            return;
+        }
+        self.pulse.observe_nothing();
+        self.working_mhz = None;
+        let sample = Sample::default();
+        let look = Look {
+            status: NvmlStatus::NotFound,
+            is_absent: true,
+            ..self.look(tick.at, tick.interval, &sample, tick.peers)
+        };
+        self.watches.observe(&look, rules, said);
+    }
+
+    fn look<'a>(
+        &self,
+        at: Timestamp,
+        interval: Duration,
+        sample: &'a Sample,
+        peers: Peers,
+    ) -> Look<'a> {
+        let is_fresh = |hung: Timestamp| at.0 - hung.0 <= HANGS_MS;
+        Look {
+            at,
+            interval,
+            status: NvmlStatus::Ok,
+            sample,
+            is_absent: false,
+            hangs: self.hung_at.is_some_and(is_fresh),
+            is_working: false,
+            power_mw: None,
+            is_held: self.holder.is_some(),
+            held_since: self.pulse.held_since,
+            kind: self.holder.as_ref().map(|holder| holder.kind),
+            is_partition: self.is_partition,
+            peers,
+            was_reset: false,
+        }
+    }
+
+    /// Whether it has ever reported anything.
+    pub(super) fn is_known(&self) -> bool {
+        self.last_data.is_some()
+    }
+
+    pub(super) fn limit_mw(&self) -> Option<i64> {
+        self.limit_mw
+    }
+
+    pub(super) fn working_mhz(&self) -> Option<i64> {
+        self.working_mhz
     }
 
     /// A row, with what is read at a slower pace and stays as it is.
@@ -212,6 +292,9 @@ impl Gpu {
         rules: &RuleSet,
         said: &mut Vec<Signal>,
     ) {
+        if super::unresponsive::GSP_XIDS.contains(&xid) {
+            self.hung_at = Some(at);
+        }
         self.watches.hear(at, xid, rules, said);
     }
 
@@ -279,6 +362,7 @@ mod tests {
                 now: Timestamp::from_secs(second * 5),
                 interval: Duration::from_secs(5),
                 row: &row,
+                peers: Peers::default(),
             };
             gpu.observe(tick, &rules, &mut Vec::new());
             gpu.watches
@@ -291,8 +375,7 @@ mod tests {
             .as_ref()
             .map_or(0, |holder| holder.pids.len() * 4);
         let text = 40 + 40 + 24 + 64;
-        // Rings double as they grow.
-        let heap = 2 * points + pids + text + 8 * 32;
+        let heap = points + pids + text + 6 * 32;
         assert!(
             size_of::<Gpu>() + heap <= 4096,
             "{} + {heap}",

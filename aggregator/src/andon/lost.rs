@@ -3,6 +3,8 @@
 //! The driver says so for two ticks, or the GPU is missing from the node's inventory, or an XID says that it has
 //! fallen off the bus: then at once.
 
+use std::time::Duration;
+
 use entrenar::andon::{Cord, Patience, Verdict};
 use entrenar::metric::NvmlStatus;
 use entrenar::unit::Timestamp;
@@ -18,6 +20,8 @@ rule! {
     GpuLostRule: GpuLost, named "gpu_lost", Critical, true;
     /// How many ticks in a row the driver must say so.
     ticks: u32 = 2;
+    /// How long nothing must come of it while the others of its node report, over two ticks at least.
+    absent_hold: Span = Span::secs(3);
     /// How long the GPU must answer again.
     settle: Span = Span::secs(120);
     => |this| {
@@ -39,6 +43,7 @@ pub(super) enum Why {
     FellOff,
     NeedsReset,
     NotEnumerated,
+    Absent,
     Xid(u64),
 }
 
@@ -58,6 +63,7 @@ impl Why {
             Self::FellOff => "has fallen off the bus".into(),
             Self::NeedsReset => "must be reset before it can be used".into(),
             Self::NotEnumerated => "is no longer listed by its driver".into(),
+            Self::Absent => "is no longer reported, while the others of its node are".into(),
             Self::Xid(code) => format!("is lost: the driver logged XID {code}"),
         }
     }
@@ -67,6 +73,7 @@ impl Why {
             Self::FellOff => Evidence::new("NVML status", "GPU_IS_LOST"),
             Self::NeedsReset => Evidence::new("NVML status", "RESET_REQUIRED"),
             Self::NotEnumerated => Evidence::new("NVML status", "NOT_FOUND"),
+            Self::Absent => Evidence::new("reports", "none"),
             Self::Xid(code) => Evidence::new("XID", code.to_string()),
         }
     }
@@ -79,6 +86,12 @@ impl Watch for LostState {
     fn observe(&mut self, look: &Look<'_>, rule: &GpuLostRule) -> Option<Change> {
         let (status, interval) = (look.status, look.interval);
         let verdict = match Why::from_status(status) {
+            // Firmware that hangs keeps the driver from listing it.
+            Some(_) if look.is_absent && look.hangs => Verdict::Between,
+            Some(_) if look.is_absent => {
+                self.why = Some(Why::Absent);
+                Verdict::Unwelcome
+            }
             Some(why) => {
                 self.why = Some(why);
                 Verdict::Unwelcome
@@ -88,7 +101,12 @@ impl Watch for LostState {
         };
         let patience = Patience {
             // The first of the ticks begins the hold; a tick may come half an interval early.
-            hold: (interval * rule.ticks.saturating_sub(1)).saturating_sub(interval / 2),
+            hold: if look.is_absent {
+                // It has been waited for already.
+                Duration::ZERO
+            } else {
+                (interval * rule.ticks.saturating_sub(1)).saturating_sub(interval / 2)
+            },
             settle: rule.settle.0,
         };
         let change = self.cord.observe(look.at, verdict, patience, interval);

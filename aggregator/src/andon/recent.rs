@@ -60,6 +60,10 @@ impl Recent {
         if self.points.len() == MOST_POINTS {
             self.points.pop_front();
         }
+        if self.points.len() == self.points.capacity() {
+            // All the room at once, and no more than it will ever need.
+            self.points.reserve_exact(MOST_POINTS - self.points.len());
+        }
         self.points.push_back(point);
     }
 

@@ -62,6 +62,9 @@ pub(super) struct Up {
     pub(super) scope: Scope,
     pub(super) severity: Severity,
     pub(super) started_at: Timestamp,
+    /// When it came to matter more than at its beginning.
+    #[serde(default)]
+    grave_at: Option<Timestamp>,
     last_at: Timestamp,
     finding: Finding,
     recovering: bool,
@@ -150,7 +153,7 @@ impl Register {
     pub(super) fn raise(&mut self, report: Report, links: Links<'_>) {
         let key = report.key();
         if self.up.contains_key(&key) {
-            self.again(&key, report);
+            self.again(&key, report, links);
             self.lift_leader(&key);
             return;
         }
@@ -161,6 +164,7 @@ impl Register {
             severity,
             muted: report.muted.then_some(report.severity),
             started_at: report.started_at,
+            grave_at: None,
             last_at: self.stamp(&key, report.at),
             finding: report.finding,
             recovering: false,
@@ -200,11 +204,12 @@ impl Register {
     }
 
     /// It is up already: it has come back, or has more to say.
-    fn again(&mut self, key: &CordKey, report: Report) {
+    fn again(&mut self, key: &CordKey, report: Report, links: Links<'_>) {
         let at = self.stamp(key, report.at);
         let Some(up) = self.up.get_mut(key) else {
             return;
         };
+        let before = up.severity;
         let change = if up.recovering {
             Change::Relapsed
         } else {
@@ -222,7 +227,23 @@ impl Register {
         if up.explains_until.is_some() {
             up.explains_until = Some(report.at);
         }
+        if before < up.severity {
+            up.grave_at = Some(report.at);
+            self.find_cause(key, links);
+        }
         self.say(key, change);
+    }
+
+    /// It has got worse: what has just happened may be why.
+    fn find_cause(&mut self, key: &CordKey, links: Links<'_>) {
+        let alone = |up: &&Up| up.consequence_of.is_none() && up.followers.is_empty();
+        let Some(up) = self.up.get(key).filter(alone) else {
+            return;
+        };
+        let cause = self.cause_for(up, links);
+        if let Some(up) = self.up.get_mut(key) {
+            up.consequence_of = cause;
+        }
     }
 
     /// People are done where a cord is up: it matters as it does.
@@ -464,7 +485,10 @@ impl Register {
         let Some(new) = self.up.get(cause) else {
             return;
         };
-        let is_recent = |up: &Up| at.0 - up.joined_at.0 <= rule.explain_within.millis();
+        let is_recent = |up: &Up| {
+            let last = up.grave_at.max(Some(up.joined_at));
+            last.is_some_and(|last| at.0 - last.0 <= rule.explain_within.millis())
+        };
         let explained: Vec<CordKey> = self
             .up
             .iter()
@@ -523,6 +547,11 @@ impl Register {
 }
 
 impl Up {
+    /// Since when it has mattered as much as it does.
+    pub(super) fn grave_since(&self) -> Timestamp {
+        self.grave_at.unwrap_or(self.started_at)
+    }
+
     fn kind_depth(&self) -> u8 {
         cause::depth(self.kind).unwrap_or(u8::MAX)
     }

@@ -305,6 +305,12 @@ rule_set! {
     thermal_throttling: super::thermal::ThermalThrottlingRule,
     memory_pressure: super::memory::MemoryPressureRule,
     power_limit: super::power::PowerLimitRule,
+    thermal_drift: super::drift::ThermalDriftRule,
+    power_brake: super::brake::PowerBrakeRule,
+    power_cap_loss: super::power_cap::PowerCapLossRule,
+    memory_leak: super::leak::MemoryLeakRule,
+    zombie_gpu: super::zombie::ZombieGpuRule,
+    sensor_fault: super::sensor::SensorFaultRule,
 
     // Jobs.
     job_hang: super::job::hang::JobHangRule,
@@ -321,6 +327,12 @@ rule_set! {
     xid: super::xid::XidRule,
     gpu_lost: super::lost::GpuLostRule,
     gpu_unresponsive: super::unresponsive::GpuUnresponsiveRule,
+    ecc_uncorrectable: super::ecc::EccUncorrectableRule,
+    ecc_storm: super::ecc::EccStormRule,
+    row_remap: super::remap::RowRemapRule,
+    nvlink_error: super::nvlink::NvlinkErrorRule,
+    pcie_degraded: super::pcie::PcieDegradedRule,
+    repeat_offender: super::repeat::RepeatOffenderRule,
 
     // Nodes, and the watching itself.
     node_lost: super::node::NodeLostRule,

@@ -17,6 +17,19 @@ pub(super) struct Sample {
     pub(super) energy_mj: Option<i64>,
     pub(super) clock_mhz: Option<i64>,
     pub(super) clock_reasons: Option<i64>,
+    pub(super) pcie_width: Option<i64>,
+    pub(super) pcie_gen: Option<i64>,
+    pub(super) pcie_replay: Option<i64>,
+    pub(super) nvlink_links: Option<i64>,
+    pub(super) nvlink_crc: Option<i64>,
+    pub(super) nvlink_recovery: Option<i64>,
+    pub(super) ecc_corrected: Option<i64>,
+    pub(super) ecc_uncorrected: Option<i64>,
+    pub(super) remap_pending: Option<i64>,
+    pub(super) remap_failed: Option<i64>,
+    pub(super) processes: Option<i64>,
+    /// Microseconds that the device calls took.
+    pub(super) latency_us: Option<i64>,
 }
 
 impl Sample {
@@ -33,6 +46,18 @@ impl Sample {
             energy_mj: row.get(metric::ENERGY),
             clock_mhz: row.get(metric::SM_CLOCK),
             clock_reasons: row.get(metric::CLOCK_EVENT_REASONS),
+            pcie_width: row.get(metric::PCIE_LINK_WIDTH),
+            pcie_gen: row.get(metric::PCIE_LINK_GEN),
+            pcie_replay: row.get(metric::PCIE_REPLAY),
+            nvlink_links: row.get(metric::NVLINK_ACTIVE_LINKS),
+            nvlink_crc: row.get(metric::NVLINK_CRC_ERRORS),
+            nvlink_recovery: row.get(metric::NVLINK_RECOVERY),
+            ecc_corrected: row.get(metric::ECC_CORRECTED),
+            ecc_uncorrected: row.get(metric::ECC_UNCORRECTED),
+            remap_pending: row.get(metric::REMAPPED_ROWS_PENDING),
+            remap_failed: row.get(metric::REMAPPED_ROWS_FAILURE),
+            processes: row.get(metric::PROCESSES),
+            latency_us: row.get(metric::NVML_LATENCY),
         }
     }
 

@@ -3,6 +3,7 @@
 mod anything;
 mod causes;
 mod custom;
+mod devices;
 mod fleet;
 mod gpu;
 mod jobs;

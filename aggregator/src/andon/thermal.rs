@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node, lasting};
 use super::rules::{Span, require, rule};
+use super::slots::Slots;
 use super::watch::{Look, Telling, Watch};
 use super::{Change, Evidence, Finding, Severity};
 
@@ -26,12 +27,18 @@ rule! {
     hw_share: f64 = 0.3;
     /// At and below this margin to the slowdown point, the hardware is taken to slow down.
     margin_celsius: i64 = -2;
-    /// Window in which software slowdown is counted.
-    sw_window: Span = Span::secs(60);
+    /// Window in which software slowdown is counted: for heat, and with clocks far down.
+    sw_window: Span = Span::secs(20);
     /// Share of that window with software slowdown that raises the cord.
     sw_share: f64 = 0.5;
+    /// Clocks below this share of the highest count as software slowdown.
+    sw_clock_share: f64 = 0.85;
     /// Hardware slowdown that lasts this long is critical.
     critical_after: Span = Span::secs(60);
+    /// It is critical at once where the hardware takes the clocks below this share of the highest,
+    critical_clock_share: f64 = 0.8;
+    /// in this share of the window.
+    critical_share: f64 = 0.5;
     /// How long it must be clean before the cord is cleared.
     settle: Span = Span::secs(300);
     /// A GPU this warm has a yellow lamp.
@@ -40,6 +47,9 @@ rule! {
         let share = |value: f64| value > 0.0 && value <= 1.0;
         require(share(this.hw_share), "hw_share", "write a share above 0 and up to 1")?;
         require(share(this.sw_share), "sw_share", "write a share above 0 and up to 1")?;
+        require(share(this.sw_clock_share), "sw_clock_share", "write a share above 0 and up to 1")?;
+        require(share(this.critical_clock_share), "critical_clock_share", "write a share above 0 and up to 1")?;
+        require(share(this.critical_share), "critical_share", "write a share above 0 and up to 1")?;
         require(this.hw_window.millis() > 0, "hw_window", "a window must be longer than 0s")?;
         require(this.sw_window.millis() > 0, "sw_window", "a window must be longer than 0s")?;
         let can_be = (20..=150).contains(&this.lamp_celsius);
@@ -62,6 +72,12 @@ pub(super) struct ThermalState {
     cord: Cord,
     hw: ShareWindow,
     sw: ShareWindow,
+    /// Hardware slowdown that took the clocks far down.
+    cut: ShareWindow,
+    /// When the hardware last said that it slows down for heat.
+    word_at: Option<Timestamp>,
+    /// Highest clock that it was seen at.
+    top_mhz: Option<i64>,
     margin: Option<(Timestamp, i64)>,
     /// Since when there has been slowdown without a clean window.
     bad_since: Option<Timestamp>,
@@ -69,28 +85,6 @@ pub(super) struct ThermalState {
     hw_since: Option<Timestamp>,
     critical: bool,
     celsius: Option<i64>,
-}
-
-/// A window cut into slots.
-#[derive(Clone, Copy)]
-struct Slots {
-    ms: i64,
-    count: u32,
-}
-
-impl Slots {
-    fn of(window: Span, interval_ms: i64, at_least: u32) -> Self {
-        let finest = window.millis() / i64::from(ShareWindow::SLOTS - 4);
-        let ms = interval_ms
-            .max(finest)
-            .max(1000.min(window.millis()))
-            .max(1);
-        let count = (window.millis() / ms) as u32;
-        Self {
-            ms,
-            count: count.clamp(at_least, ShareWindow::SLOTS),
-        }
-    }
 }
 
 impl Watch for ThermalState {
@@ -106,21 +100,39 @@ impl Watch for ThermalState {
             self.margin = Some((at, margin));
         }
         let margin = self.margin_at(at);
-        let cut = sample.has_reason(clock_reason::HW_THERMAL);
+        let cut_by_bit = sample.has_reason(clock_reason::HW_THERMAL);
         let spent = margin.map(|margin| margin <= rule.margin_celsius);
         // A GPU that reports neither reasons nor margin says nothing about its heat.
-        let hw = match (cut, spent) {
+        let hw = match (cut_by_bit, spent) {
             (None, None) => return None,
             (cut, spent) => cut.unwrap_or(false) || spent.unwrap_or(false),
         };
-        let sw = sample.has_reason(clock_reason::SW_THERMAL).unwrap_or(false);
+        self.top_mhz = self.top_mhz.max(sample.clock_mhz);
+        let sw = sample.has_reason(clock_reason::SW_THERMAL).unwrap_or(false)
+            && self.is_below(look, rule.sw_clock_share).unwrap_or(true);
+        // The quiet path: nothing to count, and nothing was.
+        if !hw && !sw && self.bad_since.is_none() && !self.cord.is_raised() {
+            return None;
+        }
+        let cut = hw
+            && cut_by_bit.unwrap_or(true)
+            && self
+                .is_below(look, rule.critical_clock_share)
+                .unwrap_or(false);
         self.hw.push(at, hw_slots.ms, hw);
         self.sw.push(at, sw_slots.ms, sw);
+        self.cut.push(at, hw_slots.ms, cut);
 
         let hw_seen = self.hw.yes(hw_slots.count);
         let sw_share = f64::from(self.sw.yes(sw_slots.count)) / f64::from(sw_slots.count);
-        let hw_hot = hw_seen >= hw_needed(hw_slots, rule);
-        self.note_since(at, hw_seen > 0, self.sw.yes(sw_slots.count) > 0);
+        let hw_hot = hw_seen >= hw_slots.needed(rule.hw_share);
+        // A spent margin alone is a sign, not the hardware's own word, where its word can be heard.
+        if hw && cut_by_bit.unwrap_or(true) {
+            self.word_at = Some(at);
+        }
+        let window_ms = hw_slots.ms * i64::from(hw_slots.count);
+        let goes_on = self.word_at.is_some_and(|word| at.0 - word.0 < window_ms);
+        self.note_since(at, goes_on, hw_seen > 0 || self.sw.yes(sw_slots.count) > 0);
         let verdict = if hw_hot || sw_share >= rule.sw_share {
             Verdict::Unwelcome
         } else if hw_seen == 0
@@ -139,7 +151,9 @@ impl Watch for ThermalState {
         if change == Some(CordChange::Cleared) {
             self.critical = false;
         }
-        change.map(Change::from).or_else(|| self.worse(at, rule))
+        change
+            .map(Change::from)
+            .or_else(|| self.worse(at, hw_slots, rule))
     }
 
     fn severity(&self, rule: &ThermalThrottlingRule) -> Severity {
@@ -184,11 +198,11 @@ impl Watch for ThermalState {
             Evidence::new("margin to the slowdown point", format!("{margin} °C"))
                 .against(format!("{} °C", rule.margin_celsius))
         });
-        let hardware = Evidence::new("hardware slowdown", of_slots(hw, hw_slots))
-            .against(of_slots(hw_needed(hw_slots, rule), hw_slots));
+        let hardware = Evidence::new("hardware slowdown", hw_slots.told(hw))
+            .against(hw_slots.told(hw_slots.needed(rule.hw_share)));
         let software = Evidence::new(
             "software slowdown",
-            of_slots(self.sw.yes(sw_slots.count), sw_slots),
+            sw_slots.told(self.sw.yes(sw_slots.count)),
         )
         .against(format!("{:.0} %", rule.sw_share * 100.0));
         let clocks = recent.clock_mhz();
@@ -220,42 +234,48 @@ impl ThermalState {
     }
 
     /// Slowdown goes on as long as its window holds some of it.
-    fn note_since(&mut self, at: Timestamp, hw_goes_on: bool, sw_goes_on: bool) {
+    fn note_since(&mut self, at: Timestamp, hw_goes_on: bool, goes_on: bool) {
         if hw_goes_on {
             self.hw_since.get_or_insert(at);
         } else {
             self.hw_since = None;
         }
-        if hw_goes_on || sw_goes_on {
+        if hw_goes_on || goes_on {
             self.bad_since.get_or_insert(at);
         } else if !self.cord.is_raised() {
             self.bad_since = None;
         }
     }
 
-    fn worse(&mut self, at: Timestamp, rule: &ThermalThrottlingRule) -> Option<Change> {
+    fn worse(
+        &mut self,
+        at: Timestamp,
+        hw_slots: Slots,
+        rule: &ThermalThrottlingRule,
+    ) -> Option<Change> {
         let lasts = self
             .hw_since
             .is_some_and(|since| at.since(since) >= rule.critical_after.0);
-        if !lasts || self.critical || !self.cord.is_raised() {
+        let is_cut = self.cut.yes(hw_slots.count) >= hw_slots.needed(rule.critical_share);
+        if !(lasts || is_cut) || self.critical || !self.cord.is_raised() {
             return None;
         }
         self.critical = true;
         Some(Change::Updated)
     }
 
+    /// Whether its clock is below a share of the highest that it, or one like it, was seen at; `None`: not known.
+    fn is_below(&self, look: &Look<'_>, share: f64) -> Option<bool> {
+        let top = self.top_mhz.max(look.peers.top_mhz)?;
+        Some((look.sample.clock_mhz? as f64) <= top as f64 * share)
+    }
+
+    pub(super) fn top_mhz(&self) -> Option<i64> {
+        self.top_mhz
+    }
+
     fn margin_at(&self, at: Timestamp) -> Option<i64> {
         let fresh = |(seen, _): &(Timestamp, i64)| at.0 - seen.0 <= MARGIN_STANDS_MS;
         self.margin.filter(fresh).map(|(_, margin)| margin)
     }
-}
-
-/// How many slots must show hardware slowdown: the share, and never one alone.
-fn hw_needed(slots: Slots, rule: &ThermalThrottlingRule) -> u32 {
-    ((f64::from(slots.count) * rule.hw_share).ceil() as u32).max(2)
-}
-
-fn of_slots(n: u32, slots: Slots) -> String {
-    let seconds = |n: u32| f64::from(n) * slots.ms as f64 / 1e3;
-    format!("{:.0} of {:.0} s", seconds(n), seconds(slots.count))
 }

@@ -2,7 +2,7 @@
 //!
 //! One GPU alone: its own firmware hangs. All GPUs of a node: the driver hangs, and that is one finding on the node.
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, CordChange, Patience, Verdict};
 use entrenar::metric::NvmlStatus;
 use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
@@ -21,6 +21,8 @@ rule! {
     hold: Span = Span::secs(5);
     /// How long its calls must have failed with an error that says nothing.
     unknown_hold: Span = Span::secs(30);
+    /// How long a driver's word (XID 119, 120) that its firmware hangs stands, even if it answers.
+    xid_stands: Span = Span::secs(600);
     /// How many ticks in a row it must answer.
     good_ticks: u32 = 5;
     => |this| {
@@ -30,11 +32,16 @@ rule! {
     }
 }
 
+/// Codes of the driver for firmware (GSP) that does not answer.
+pub(super) const GSP_XIDS: [u64; 2] = [119, 120];
+
 /// What is remembered of a GPU's answers.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct UnresponsiveState {
     cord: Cord,
     stalled: bool,
+    /// The driver said that its firmware hangs: when, and by which code.
+    said: Option<(Timestamp, u64)>,
 }
 
 impl Watch for UnresponsiveState {
@@ -43,9 +50,16 @@ impl Watch for UnresponsiveState {
 
     fn observe(&mut self, look: &Look<'_>, rule: &GpuUnresponsiveRule) -> Option<Change> {
         let (status, interval) = (look.status, look.interval);
-        self.stalled = matches!(status, NvmlStatus::Timeout | NvmlStatus::Unknown);
+        let slow = look.sample.latency_us >= Some(rule.hold.0.as_micros() as i64);
+        let hangs = look.is_absent && look.hangs;
+        self.stalled = slow || hangs || matches!(status, NvmlStatus::Timeout | NvmlStatus::Unknown);
+        let stands = self
+            .said
+            .is_some_and(|(at, _)| look.at.since(at) < rule.xid_stands.0);
         let verdict = if self.stalled {
             Verdict::Unwelcome
+        } else if stands {
+            Verdict::Between
         } else {
             Verdict::Fine
         };
@@ -60,7 +74,22 @@ impl Watch for UnresponsiveState {
             settle: interval * rule.good_ticks.saturating_sub(1),
         };
         let change = self.cord.observe(look.at, verdict, patience, interval);
+        if change == Some(CordChange::Cleared) {
+            self.said = None;
+        }
         change.map(Change::from)
+    }
+
+    fn hear(&mut self, at: Timestamp, xid: u64, _: &GpuUnresponsiveRule) -> Option<Change> {
+        if !GSP_XIDS.contains(&xid) {
+            return None;
+        }
+        let is_known = self.said.replace((at, xid)).is_some();
+        if self.cord.is_raised() {
+            return (!is_known).then_some(Change::Updated);
+        }
+        self.cord = Cord::raised(at);
+        Some(Change::Raised)
     }
 
     fn started_at(&self, at: Timestamp) -> Timestamp {
@@ -70,17 +99,27 @@ impl Watch for UnresponsiveState {
     fn finding(&self, tell: &Telling<'_>, rule: &GpuUnresponsiveRule) -> Finding {
         let (at, gpu) = (tell.at, tell.gpu);
         let lasts = at.0 - self.started_at(at).0;
-        let summary = format!(
-            "{} has not answered for {}",
-            gpu_on_node(gpu),
-            lasting(lasts)
-        );
+        let summary = match self.said {
+            Some((_, xid)) if !self.stalled => format!(
+                "The firmware of {} does not answer its driver: XID {xid}",
+                gpu_on_node(gpu)
+            ),
+            _ => format!(
+                "{} has not answered for {}",
+                gpu_on_node(gpu),
+                lasting(lasts)
+            ),
+        };
         let action = "Its firmware (GSP) may hang. Drain the node, reset the GPU, and reboot the node if the reset \
                       does not come back.";
         let mut found = finding(rule, tell.labels, summary, action)
             .with(Evidence::new("no answer for", lasting(lasts)).against(rule.hold.to_string()));
+        found = found.with_some(
+            self.said
+                .map(|(_, xid)| Evidence::new("XID", xid.to_string())),
+        );
         found.culprits.push(gpu.clone());
-        found.missing.push("every metric of this GPU".into());
+        found = found.missing_if(self.stalled, "every metric of this GPU");
         found
     }
 }

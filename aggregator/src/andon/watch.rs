@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use entrenar::andon::CordChange;
 use entrenar::metric::NvmlStatus;
-use entrenar::report::Labels;
+use entrenar::report::{JobKind, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::peers::Peers;
 use super::recent::Recent;
 use super::rules::{Rule, RuleSet};
 use super::sample::Sample;
@@ -52,6 +53,23 @@ pub(super) struct Look<'a> {
     pub(super) interval: Duration,
     pub(super) status: NvmlStatus,
     pub(super) sample: &'a Sample,
+    /// Nothing came of it, while the others of its node reported.
+    pub(super) is_absent: bool,
+    /// Its firmware was seen to hang a moment ago: by an error code, or by calls that took seconds.
+    pub(super) hangs: bool,
+    /// It gets something done.
+    pub(super) is_working: bool,
+    /// Mean over seconds where the energy counter tells it, else of this instant.
+    pub(super) power_mw: Option<i64>,
+    /// A job or a process is known to hold it, and since when.
+    pub(super) is_held: bool,
+    pub(super) held_since: Option<Timestamp>,
+    /// Of the job that holds it.
+    pub(super) kind: Option<JobKind>,
+    /// A MIG instance.
+    pub(super) is_partition: bool,
+    /// The GPUs of its node, where all are of one model.
+    pub(super) peers: Peers,
     /// Its driver was reloaded, or it was reset, since the last row.
     pub(super) was_reset: bool,
 }
@@ -139,9 +157,21 @@ watches! {
     gpu_unresponsive: super::unresponsive::UnresponsiveState;
     /// Fed by events; it takes note of resets.
     xid: super::xid::XidState;
+    ecc_uncorrectable: super::ecc::EccState;
+    row_remap: super::remap::RemapState;
+    ecc_storm: super::ecc::EccStormState;
+    nvlink_error: super::nvlink::NvlinkState;
+    pcie_degraded: super::pcie::PcieState;
+    power_brake: super::brake::BrakeState;
     thermal_throttling: super::thermal::ThermalState;
-    memory_pressure: super::memory::MemoryState;
+    thermal_drift: super::drift::DriftState;
+    power_cap_loss: super::power_cap::PowerCapState;
     power_limit: super::power::PowerState;
+    memory_pressure: super::memory::MemoryState;
+    memory_leak: super::leak::LeakState;
+    sensor_fault: super::sensor::SensorState;
+    zombie_gpu: super::zombie::ZombieState;
+    repeat_offender: super::repeat::RepeatState;
 }
 
 const fn kind_of<W: Watch>() -> Kind {

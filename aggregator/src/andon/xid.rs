@@ -51,7 +51,7 @@ impl XidRule {
 }
 
 /// Most codes that one cord keeps apart; further ones are counted with the last.
-const MOST_CODES: usize = 8;
+const MOST_CODES: usize = 6;
 
 /// The codes of one GPU, job or node since it was last quiet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ struct Seen {
     last_at: Timestamp,
 }
 
+/// A critical code so long after the last of an episode is not its echo.
+const ANEW_MS: i64 = 300_000;
+
 /// Whether a code is worth a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
@@ -81,11 +84,21 @@ pub(super) enum News {
     More,
     /// One of a burst.
     Nothing,
+    /// It has failed anew, after the last failure was over: an episode of its own.
+    Anew,
 }
 
 impl XidState {
     /// Takes in a code.
     pub(super) fn note(&mut self, at: Timestamp, code: u64, severity: Severity) -> News {
+        let is_grave = |worst: Option<(Severity, u64)>| {
+            worst.map(|(worst, _)| worst) == Some(Severity::Critical)
+        };
+        let was_over = self.last_at.is_some_and(|last| at.0 - last.0 >= ANEW_MS);
+        let anew = severity == Severity::Critical && is_grave(self.worst) && was_over;
+        if anew {
+            *self = Self::default();
+        }
         let first = self.seen.is_empty();
         self.started_at.get_or_insert(at);
         self.last_at = self.last_at.max(Some(at));
@@ -96,6 +109,7 @@ impl XidState {
         }
         let fresh = self.count(at, code);
         match (first, worse || fresh) {
+            _ if anew => News::Anew,
             (true, _) => News::First,
             (false, true) => News::More,
             (false, false) => News::Nothing,

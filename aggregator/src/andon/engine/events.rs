@@ -8,7 +8,8 @@ use super::{Engine, NEARBY_MS, cord};
 use crate::andon::finding::{gpu_on_node, listed};
 use crate::andon::lost::Why;
 use crate::andon::rules::Rule as _;
-use crate::andon::xid::table::{means_lost, row};
+use crate::andon::rules::RuleSet;
+use crate::andon::xid::table::{means_lost, row, told_by};
 use crate::andon::xid::{News, XidState};
 use crate::andon::{Change, GpuAt, Kind, Resolution, Scope, Severity};
 
@@ -43,7 +44,9 @@ impl Engine {
             Some(uuid) => self.rules_of_gpu(uuid),
             None => self.rules_of_node(node),
         };
+        let is_told = known.is_some() && is_told_elsewhere(code, &rules);
         if rules.xid.enabled
+            && !is_told
             && let Some(severity) = rules.xid.severity_of(code)
         {
             self.note_xid(at, node, known.as_ref(), (code, severity));
@@ -97,9 +100,26 @@ impl Engine {
         let Some(state) = self.xid_mut(&about) else {
             return;
         };
-        if state.note(at, code, severity) != News::Nothing {
+        let news = state.note(at, code, severity);
+        if news == News::Anew {
+            self.end_xid(at, &about);
+        }
+        if news != News::Nothing {
             self.tell_xid(at, &about, gpu);
         }
+    }
+
+    /// The last episode is over: another begins.
+    fn end_xid(&mut self, at: Timestamp, about: &About) {
+        let is_it = |scope: &Scope| match (about, scope) {
+            (About::Gpu(uuid), Scope::Gpu { gpu }) => gpu.uuid == *uuid,
+            (About::Job(name), Scope::Job { job, .. }) => job == name,
+            (About::Node(id), Scope::Node { node }) => node == id,
+            _ => false,
+        };
+        self.clear_all(at, Resolution::Recovered, |_, scope, kind| {
+            kind == Kind::Xid && is_it(scope)
+        });
     }
 
     /// What has just had an XID, of a GPU and its job.
@@ -237,5 +257,17 @@ impl Engine {
                 self.memory.register.clear(&key, now, Resolution::Recovered);
             }
         }
+    }
+}
+
+/// Whether a watch of its own tells of a code of a known GPU.
+fn is_told_elsewhere(code: u64, rules: &RuleSet) -> bool {
+    match told_by(code) {
+        Some(Kind::EccUncorrectable) => rules.ecc_uncorrectable.enabled,
+        Some(Kind::EccStorm) => rules.ecc_storm.enabled,
+        Some(Kind::RowRemap) => rules.row_remap.enabled,
+        Some(Kind::NvlinkError) => rules.nvlink_error.enabled,
+        Some(Kind::GpuUnresponsive) => rules.gpu_unresponsive.enabled,
+        _ => false,
     }
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId, Values};
+use entrenar::metric::NvmlStatus;
 use entrenar::unit::Timestamp;
 
 use super::{Engine, NEARBY_MS, cord};
 use crate::andon::custom;
 use crate::andon::gpu::Tick;
 use crate::andon::lost::Why;
+use crate::andon::peers::Peers;
+use crate::andon::sample::status_of;
 use crate::andon::unresponsive::node_finding;
 use crate::andon::watch::{Signal, Watch as _};
 use crate::andon::{Change, Kind, Resolution, Scope};
@@ -29,8 +32,9 @@ impl Engine {
         let (mut custom, mut custom_said) = (Vec::new(), Vec::new());
         let rules = Arc::clone(self.index.book().custom());
         let mut is_news = false;
+        let peers = Peers::of(&node.gpus);
         for (place, (gpu, row)) in node.gpus.iter_mut().zip(rows).enumerate() {
-            if row.is_empty() || !gpu.is_news(at) {
+            if !gpu.is_news(at) {
                 continue;
             }
             let tick = Tick {
@@ -38,8 +42,17 @@ impl Engine {
                 now,
                 interval,
                 row,
+                peers,
             };
-            gpu.observe(tick, self.index.set(gpu.rules), &mut signals);
+            let built_in = self.index.set(gpu.rules);
+            if row.is_empty() {
+                if gpu.is_known() && others_report(rows, place) {
+                    gpu.miss(tick, built_in, &mut signals);
+                    said.extend(signals.drain(..).map(|signal| (place, signal)));
+                }
+                continue;
+            }
+            gpu.observe(tick, built_in, &mut signals);
             said.extend(signals.drain(..).map(|signal| (place, signal)));
             custom::look_at_gpu(gpu, tick, &rules, &self.memory.medians, &mut custom);
             custom_said.extend(custom.drain(..).map(|said| (Some(place), said)));
@@ -189,4 +202,10 @@ impl Engine {
             );
         }
     }
+}
+
+/// Whether any other GPU of a tick answered.
+fn others_report(rows: &[Values], place: usize) -> bool {
+    let mut others = rows.iter().enumerate().filter(|(other, _)| *other != place);
+    others.any(|(_, row)| !row.is_empty() && status_of(row) == NvmlStatus::Ok)
 }

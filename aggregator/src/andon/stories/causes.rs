@@ -102,7 +102,7 @@ fn a_cause_that_comes_later_takes_its_consequence_in() {
         stage.tick("n01", &[failing(NvmlStatus::Timeout), working()]);
         stage.step();
     }
-    stage.xid("n01", 0, 119);
+    stage.xid("n01", 0, 62);
     let gpu = "gpu:GPU-n01-0";
     assert_eq!(
         stage.story(),
@@ -216,7 +216,7 @@ fn trouble_in_different_racks_is_not_one() {
 fn a_worse_xid_raises_the_severity_of_the_same_finding() {
     let mut stage = Stage::new(RuleSet::default());
     stage.hello("n01", 1, &[]);
-    for code in [63, 48, 45, 154] {
+    for code in [94, 62, 45, 154] {
         stage.xid("n01", 0, code);
         stage.work(&["n01"], 1);
     }
@@ -228,7 +228,7 @@ fn a_worse_xid_raises_the_severity_of_the_same_finding() {
     let finding = &stage.said[1].finding;
     assert_eq!(
         finding.summary,
-        "XID 48 on GPU 0 on n01: double-bit memory error (2 events)"
+        "XID 62 on GPU 0 on n01: internal micro-controller halt (2 events)"
     );
     assert!(finding.action.contains("reset"));
 }

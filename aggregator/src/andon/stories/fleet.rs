@@ -298,7 +298,7 @@ fn a_clock_an_hour_off_makes_nobody_else_look_lost() {
 #[test]
 fn raised_cords_without_data_are_unknown_not_recovered() {
     let (mut stage, names) = fleet(20, Restarts::Often);
-    stage.xid("n01", 0, 48);
+    stage.xid("n01", 0, 62);
     stage.work(&refs(&names), 3);
     stage.work(&refs(&names[1..]), 60);
     stage.work(&refs(&names), 5);
@@ -316,7 +316,7 @@ fn raised_cords_without_data_are_unknown_not_recovered() {
 #[test]
 fn a_node_that_is_forgotten_takes_its_trouble_along() {
     let (mut stage, names) = fleet(20, Restarts::Never);
-    stage.xid("n01", 0, 48);
+    stage.xid("n01", 0, 62);
     stage.work(&refs(&names[1..]), 60);
     stage.engine.forget_node(stage.now, &"n01".into());
     stage.work(&refs(&names[1..]), 60);
@@ -341,8 +341,8 @@ fn a_node_that_is_forgotten_takes_its_trouble_along() {
 fn lost_history_is_named_where_it_may_matter() {
     let (mut stage, _) = fleet(4, Restarts::Often);
     stage.engine.lost_history(stage.now, &"n01".into(), 120);
-    stage.xid("n01", 0, 48);
-    stage.xid("n02", 0, 48);
+    stage.xid("n01", 0, 62);
+    stage.xid("n02", 0, 62);
     assert_eq!(
         stage.said[0].finding.missing,
         ["120 ticks that n01 could not deliver"]
@@ -434,7 +434,7 @@ fn nobody_is_called_for_a_node_that_people_work_on() {
     for restarts in [Restarts::Never, Restarts::Often] {
         let (mut stage, names) = fleet(20, restarts);
         stage.engine.maintenance(stage.now, &"n01".into(), true);
-        stage.xid("n01", 0, 48);
+        stage.xid("n01", 0, 62);
         stage.work(&refs(&names[1..]), 300);
         assert_eq!(stage.pages(), "", "{restarts:?}");
         // Still broken when they are done: now it matters.

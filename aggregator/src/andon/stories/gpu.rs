@@ -97,10 +97,37 @@ fn heat_is_over_after_five_clean_minutes() {
     );
 }
 
+/// A GPU whose software holds its clocks down from 85 °C on.
+fn held_down(celsius: f64) -> Values {
+    let mhz = if celsius >= 85.0 { 1300 } else { 1755 };
+    hot(celsius).with(metric::SM_CLOCK, mhz)
+}
+
 #[test]
-fn software_slowdown_counts_when_it_takes_half_of_a_minute() {
-    check(hot, "70x60 86x29 70x60", "");
-    check(hot, "70x60 86x40", "89s Raised warning ThermalThrottling");
+fn software_slowdown_counts_when_it_takes_clocks_for_half_of_twenty_seconds() {
+    check(held_down, "70x60 86x9 70x60", "");
+    check(
+        held_down,
+        "70x60 86x20",
+        "69s Raised warning ThermalThrottling",
+    );
+    // The bit alone, at full clocks, costs nothing.
+    check(hot, "70x60 86x200", "");
+}
+
+#[test]
+fn hardware_that_takes_the_clocks_far_down_is_critical_at_once() {
+    check(
+        held_down,
+        "70x20 90x20",
+        "22s Raised warning ThermalThrottling, 24s Updated critical ThermalThrottling",
+    );
+    // Two samples of it are a flicker, three are a warning.
+    check(
+        held_down,
+        "70x20 90x3 70x20",
+        "22s Raised warning ThermalThrottling, 41s Recovering warning ThermalThrottling",
+    );
 }
 
 #[test]

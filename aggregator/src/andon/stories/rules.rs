@@ -171,14 +171,14 @@ fn every_parameter_stands_in_the_shipped_file_and_in_the_docs() {
 fn a_rule_that_is_switched_off_lets_go_and_the_others_keep_their_state() {
     let mut stage = Stage::new(RuleSet::default());
     stage.hello("n01", 2, &[("rack", "a")]);
-    stage.xid("n01", 0, 48);
+    stage.xid("n01", 0, 62);
     let mut rules = RuleSet::default();
     rules.gpu_idle.hold = Span::secs(60);
     stage.engine.set_rules(stage.now, Arc::new(rules.clone()));
     stage.work(&["n01"], 5);
     rules.xid.enabled = false;
     stage.engine.set_rules(stage.now, Arc::new(rules));
-    stage.xid("n01", 1, 48);
+    stage.xid("n01", 1, 62);
     stage.work(&["n01"], 5);
     assert_eq!(
         stage.story(),

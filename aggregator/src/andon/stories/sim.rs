@@ -278,7 +278,11 @@ fn each_fault_is_its_own_finding_and_nothing_else() {
         &[],
     );
     check(Scenario::LostNode, "101s critical NodeLost node:n06", &[]);
-    check(Scenario::Xid, "20s critical Xid n04/7", &[Kind::Xid]);
+    check(
+        Scenario::Xid,
+        "20s critical EccUncorrectable n04/7",
+        &[Kind::EccUncorrectable],
+    );
     check(Scenario::HungJob, "151s critical JobHang job 4712 (8)", &[]);
 }
 
@@ -327,7 +331,7 @@ fn the_demo_shows_every_fault_within_two_minutes() {
     check(
         Scenario::DemoDefault,
         demo_rules(),
-        "27s warning ThermalThrottling n02/2, 55s warning Xid n04/7, 84s warning MemoryPressure n08/0, \
+        "27s warning ThermalThrottling n02/2, 55s warning RowRemap n04/7, 84s warning MemoryPressure n08/0, \
          107s warning GpuIdle job 4712 (8), 111s critical NodeLost node:n06",
         &[],
     );

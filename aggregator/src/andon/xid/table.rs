@@ -3,7 +3,7 @@
 //! Source: NVIDIA's XID catalogue (2025-10) and the public findings of large fleets. A code that is not here is a
 //! warning: contact support.
 
-use super::super::Severity;
+use super::super::{Kind, Severity};
 
 /// Whose fault it most likely is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,9 +174,21 @@ table! {
     173, Link, Critical, "the chip-to-chip link failed", "Drain the node, reboot it and inspect the board.";
 }
 
-/// Codes that say that the GPU is no longer there.
+/// Whether a code says that the GPU is no longer there. After others, its status tells.
 pub(crate) fn means_lost(code: u64) -> bool {
-    matches!(code, 79 | 143 | 158 | 167)
+    code == 79
+}
+
+/// The kind that tells of a code where it is watched for: it knows more of the same trouble than the code says.
+pub(crate) fn told_by(code: u64) -> Option<Kind> {
+    Some(match code {
+        48 | 171 | 172 => Kind::EccUncorrectable,
+        92 => Kind::EccStorm,
+        63 | 64 => Kind::RowRemap,
+        74 | 136 | 144..=150 | 155 => Kind::NvlinkError,
+        119 | 120 => Kind::GpuUnresponsive,
+        _ => return None,
+    })
 }
 
 /// How long repeats of a code are one burst, in milliseconds: each thread that faults logs its own line.

@@ -1,0 +1,177 @@
+//! NvlinkError: a link between GPUs makes errors, or is down. *(pure)*
+//!
+//! Single CRC errors are normal and are sent again. A link that must recover, or errors by the dozen, come before a link
+//! that fails: a warning. A link that was up and is down, or errors that take its bandwidth, are a call.
+
+use entrenar::unit::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::counter::{Counter, Tally};
+use super::finding::{finding, gpu_on_node};
+use super::latch::Latch;
+use super::rules::{Span, require, rule};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding, Severity};
+
+rule! {
+    /// A link between GPUs makes errors, or is down.
+    NvlinkErrorRule: NvlinkError, named "nvlink_error", Warning, true;
+    /// How much a link that is down, or full of errors, matters.
+    down_severity: Severity = Severity::Critical;
+    /// Recoveries within ten minutes that are a warning.
+    recoveries: u32 = 1;
+    /// CRC errors within ten minutes that are a warning.
+    crc_errors: u32 = 20;
+    /// CRC errors a second, over a minute, that take a link's bandwidth.
+    crc_per_second: u32 = 100;
+    /// How many looks in a row a link must be down.
+    ticks: u32 = 2;
+    /// How long it must be quiet, with all links up.
+    settle: Span = Span::secs(600);
+    => |this| {
+        require(this.recoveries >= 1, "recoveries", "write at least 1")?;
+        require(this.crc_errors >= 1, "crc_errors", "write at least 1")?;
+        require(this.crc_per_second >= 1, "crc_per_second", "write at least 1")?;
+        require((1..=100).contains(&this.ticks), "ticks", "write a number from 1 to 100")
+    }
+}
+
+const MINUTE_MS: i64 = 60_000;
+
+/// What is remembered of a GPU's links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct NvlinkState {
+    latch: Latch,
+    crc: Counter,
+    recovery: Counter,
+    crc_by_minute: Tally,
+    recovery_by_minute: Tally,
+    /// Links up: now, and most since the last reset.
+    links: Option<(i64, i64)>,
+    /// Looks in a row with fewer links than there were.
+    down: u32,
+    grave: bool,
+    xid: Option<u64>,
+}
+
+impl Watch for NvlinkState {
+    type Rule = NvlinkErrorRule;
+
+    fn observe(&mut self, look: &Look<'_>, rule: &NvlinkErrorRule) -> Option<Change> {
+        let sample = look.sample;
+        let crc = self.crc.rise(sample.nvlink_crc);
+        let recoveries = self.recovery.rise(sample.nvlink_recovery);
+        if crc > 0 {
+            self.crc_by_minute.add(look.at, MINUTE_MS, crc);
+        }
+        if recoveries > 0 {
+            self.recovery_by_minute.add(look.at, MINUTE_MS, recoveries);
+        }
+        self.count_links(look);
+        let is_down = self.down >= rule.ticks;
+        if crc == 0 && recoveries == 0 && !is_down {
+            return self.settle(look, rule);
+        }
+        let per_minute = u64::from(rule.crc_per_second) * 60;
+        let floods = crc > 0 && u64::from(self.crc_by_minute.most(2)) >= per_minute;
+        let errs = (crc > 0 && self.crc_by_minute.sum(10) >= u64::from(rule.crc_errors))
+            || (recoveries > 0 && self.recovery_by_minute.sum(10) >= u64::from(rule.recoveries));
+        if !is_down && !floods && !errs {
+            return None;
+        }
+        self.strike(look.at, is_down || floods)
+    }
+
+    fn hear(&mut self, at: Timestamp, xid: u64, _: &NvlinkErrorRule) -> Option<Change> {
+        let grave = match xid {
+            74 | 136 | 150 | 155 => true,
+            144..=149 => false,
+            _ => return None,
+        };
+        self.xid = Some(xid);
+        self.strike(at, grave)
+    }
+
+    fn severity(&self, rule: &NvlinkErrorRule) -> Severity {
+        if self.grave {
+            rule.down_severity
+        } else {
+            rule.severity
+        }
+    }
+
+    fn started_at(&self, at: Timestamp) -> Timestamp {
+        self.latch.since().unwrap_or(at)
+    }
+
+    fn finding(&self, tell: &Telling<'_>, rule: &NvlinkErrorRule) -> Finding {
+        let gpu = gpu_on_node(tell.gpu);
+        let down = self.links.map_or(0, |(now, most)| most - now);
+        let crc = self.crc_by_minute.sum(10);
+        let recoveries = self.recovery_by_minute.sum(10);
+        let summary = match (down, self.xid) {
+            (1.., _) => format!("{down} NVLink of {gpu} is down"),
+            (_, Some(xid)) if crc == 0 && recoveries == 0 => {
+                format!("An NVLink of {gpu} fails: the driver logged XID {xid}")
+            }
+            _ => format!(
+                "NVLinks of {gpu} make errors: {crc} CRC errors and {recoveries} recoveries in ten minutes"
+            ),
+        };
+        let action = if self.grave {
+            "Drain the node, reset the GPUs at both ends and look at the fabric manager's log; reseat or replace the link if \
+             it fails again."
+        } else {
+            "The job may go on. Reseat the link, or reset the GPUs at both ends, when the node is next idle."
+        };
+        let links = self.links.map(|(now, most)| {
+            Evidence::new("links up", now.to_string()).against(most.to_string())
+        });
+        let mut found = finding(rule, tell.labels, summary, action)
+            .with_some(links)
+            .with(
+                Evidence::new("CRC errors in ten minutes", crc.to_string())
+                    .against(rule.crc_errors.to_string()),
+            )
+            .with(
+                Evidence::new("recoveries in ten minutes", recoveries.to_string())
+                    .against(rule.recoveries.to_string()),
+            )
+            .with_some(self.xid.map(|xid| Evidence::new("XID", xid.to_string())));
+        found.culprits.push(tell.gpu.clone());
+        found
+    }
+}
+
+impl NvlinkState {
+    fn count_links(&mut self, look: &Look<'_>) {
+        if look.was_reset {
+            (self.links, self.down) = (None, 0);
+        }
+        let Some(now) = look.sample.nvlink_links else {
+            return;
+        };
+        let most = self.links.map_or(now, |(_, most)| most.max(now));
+        self.links = Some((now, most));
+        self.down = if now < most {
+            self.down.saturating_add(1)
+        } else {
+            0
+        };
+    }
+
+    fn strike(&mut self, at: Timestamp, grave: bool) -> Option<Change> {
+        let worse = grave && !self.grave;
+        self.grave |= grave;
+        let change = self.latch.strike(at);
+        change.or(worse.then_some(Change::Updated))
+    }
+
+    fn settle(&mut self, look: &Look<'_>, rule: &NvlinkErrorRule) -> Option<Change> {
+        let change = self.latch.settle(look.at, rule.settle.0);
+        if change.is_some() {
+            (self.grave, self.xid) = (false, None);
+        }
+        change
+    }
+}

@@ -1,0 +1,111 @@
+//! ZombieGpu: a GPU works, or its memory is taken, and no process is there for it. *(pure)*
+//!
+//! A process that was killed may leave a kernel that runs for ever, or memory that nobody gives back. Nobody holds such a
+//! GPU, and the next job on it fails.
+
+use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::unit::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::finding::{finding, gibibytes, gpu_on_node, lasting};
+use super::rules::{Span, require, rule};
+use super::watch::{Look, Telling, Watch};
+use super::{Change, Evidence, Finding};
+
+rule! {
+    /// A GPU works, or its memory is taken, and no process is there for it.
+    ZombieGpuRule: ZombieGpu, named "zombie_gpu", Warning, true;
+    /// A GPU this busy works.
+    busy_percent: i64 = 90;
+    /// More memory than this is taken by somebody.
+    memory_bytes: i64 = 1 << 30;
+    /// How long it must be so.
+    hold: Span = Span::secs(60);
+    /// How long it must be over.
+    settle: Span = Span::secs(30);
+    => |this| {
+        require((1..=100).contains(&this.busy_percent), "busy_percent", "write a number from 1 to 100")?;
+        require(this.memory_bytes >= 1 << 20, "memory_bytes", "write at least 1048576")
+    }
+}
+
+/// Processes are counted at a slower pace: how long a count stands.
+const COUNT_STANDS_MS: i64 = 25_000;
+
+/// What is remembered of a GPU that nobody holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct ZombieState {
+    cord: Cord,
+    /// When none was counted.
+    none_at: Option<Timestamp>,
+    busy: Option<i64>,
+    memory_used: Option<i64>,
+}
+
+impl Watch for ZombieState {
+    type Rule = ZombieGpuRule;
+
+    fn observe(&mut self, look: &Look<'_>, rule: &ZombieGpuRule) -> Option<Change> {
+        match look.sample.processes {
+            Some(0) => self.none_at = Some(look.at),
+            Some(_) => self.none_at = None,
+            None => {}
+        }
+        let is_nobodys = !look.is_held
+            && !look.is_partition
+            && self
+                .none_at
+                .is_some_and(|at| look.at.0 - at.0 <= COUNT_STANDS_MS.max(2 * look.interval_ms()));
+        let (busy, used) = (look.sample.busy_percent, look.sample.memory_used);
+        let lives = busy >= Some(rule.busy_percent) || used > Some(rule.memory_bytes);
+        if !(is_nobodys && lives) && self.cord.since().is_none() {
+            return None;
+        }
+        (self.busy, self.memory_used) = (busy, used);
+        let verdict = if is_nobodys && lives {
+            Verdict::Unwelcome
+        } else {
+            Verdict::Fine
+        };
+        let patience = Patience {
+            hold: rule.hold.0,
+            settle: rule.settle.0,
+        };
+        let change = self.cord.observe(look.at, verdict, patience, look.interval);
+        change.map(Change::from)
+    }
+
+    fn started_at(&self, at: Timestamp) -> Timestamp {
+        self.cord.since().unwrap_or(at)
+    }
+
+    fn finding(&self, tell: &Telling<'_>, rule: &ZombieGpuRule) -> Finding {
+        let lasts = lasting(tell.at.0 - self.started_at(tell.at).0);
+        let works = self.busy >= Some(rule.busy_percent);
+        let what = if works {
+            "works"
+        } else {
+            "has its memory taken"
+        };
+        let summary = format!(
+            "{} {what} without any process for {lasts}",
+            gpu_on_node(tell.gpu)
+        );
+        let action = "A killed process has left something on it. Look for it in other containers (`fuser -v /dev/nvidia*`); if \
+                      there is none, reset the GPU, or reboot the node.";
+        let busy = self.busy.map(|busy| {
+            Evidence::new("utilisation", format!("{busy} %"))
+                .against(format!("{} %", rule.busy_percent))
+                .over(tell.recent.busy_percent())
+        });
+        let memory = self.memory_used.map(|used| {
+            Evidence::new("memory used", gibibytes(used)).against(gibibytes(rule.memory_bytes))
+        });
+        let mut found = finding(rule, tell.labels, summary, action)
+            .with(Evidence::new("processes", "0"))
+            .with_some(busy)
+            .with_some(memory);
+        found.culprits.push(tell.gpu.clone());
+        found
+    }
+}
