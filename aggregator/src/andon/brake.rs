@@ -12,6 +12,7 @@ use entrenar::window::ShareWindow;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node, lasting};
+use super::recent::last;
 use super::rules::{Span, require, rule};
 use super::slots::Slots;
 use super::watch::{Look, Telling, Watch};
@@ -38,8 +39,6 @@ pub(super) struct BrakeState {
     cord: Cord,
     braking: ShareWindow,
     since: Option<Timestamp>,
-    mhz: Option<i64>,
-    power_mw: Option<i64>,
 }
 
 impl Watch for BrakeState {
@@ -51,7 +50,6 @@ impl Watch for BrakeState {
         if !brakes && self.since.is_none() && !self.cord.is_raised() {
             return None;
         }
-        (self.mhz, self.power_mw) = (look.sample.clock_mhz, look.sample.power_mw);
         let slots = Slots::of(rule.window, look.interval_ms(), 3);
         self.braking.push(look.at, slots.ms, brakes);
         let seen = self.braking.yes(slots.count);
@@ -90,12 +88,12 @@ impl Watch for BrakeState {
                       the job if the brake lasts: it runs at half its speed.";
         let braking = Evidence::new("braking", slots.told(self.braking.yes(slots.count)))
             .against(slots.told(slots.needed(rule.share)));
-        let clock = self.mhz.map(|mhz| {
-            Evidence::new("SM clock", format!("{mhz} MHz")).over(tell.recent.clock_mhz())
-        });
-        let power = self
-            .power_mw
-            .map(|mw| Evidence::new("power", format!("{} W", mw / 1000)).over(tell.recent.watts()));
+        let clocks = tell.recent.clock_mhz();
+        let clock = last(&clocks)
+            .map(|mhz| Evidence::new("SM clock", format!("{mhz:.0} MHz")).over(clocks.clone()));
+        let watts = tell.recent.watts();
+        let power =
+            last(&watts).map(|w| Evidence::new("power", format!("{w:.0} W")).over(watts.clone()));
         let mut found = finding(rule, tell.labels, summary, action)
             .with(braking)
             .with_some(clock)

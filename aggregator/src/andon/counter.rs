@@ -25,12 +25,12 @@ impl Counter {
 /// Slots of a tally.
 const SLOTS: usize = 10;
 
-/// How much was counted in each of the last ten slots of time, the present one included.
+/// How much was counted in each of the last ten slots of time, the present one included; a slot counts to 65,535.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tally {
     slot: i64,
     /// Newest first.
-    counts: [u32; SLOTS],
+    counts: [u16; SLOTS],
 }
 
 impl Tally {
@@ -43,7 +43,7 @@ impl Tally {
             self.counts[..steps].fill(0);
             self.slot = slot;
         }
-        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        let n = u16::try_from(n).unwrap_or(u16::MAX);
         self.counts[0] = self.counts[0].saturating_add(n);
     }
 
@@ -55,17 +55,17 @@ impl Tally {
 
     /// The least of the newest slots.
     pub(super) fn least(&self, slots: usize) -> u32 {
-        self.counts.iter().take(slots).copied().min().unwrap_or(0)
+        u32::from(self.counts.iter().take(slots).copied().min().unwrap_or(0))
     }
 
     /// The last slot that is over.
     pub(super) fn last_whole(&self) -> u32 {
-        self.counts[1]
+        u32::from(self.counts[1])
     }
 
     /// The most of the newest slots.
     pub(super) fn most(&self, slots: usize) -> u32 {
-        self.counts.iter().take(slots).copied().max().unwrap_or(0)
+        u32::from(self.counts.iter().take(slots).copied().max().unwrap_or(0))
     }
 
     pub(super) fn is_empty(&self) -> bool {

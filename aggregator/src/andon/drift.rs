@@ -10,6 +10,7 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node};
+use super::recent::last;
 use super::rules::{Span, require, rule};
 use super::watch::{Look, Telling, Watch};
 use super::{Change, Evidence, Finding};
@@ -35,7 +36,7 @@ rule! {
 }
 
 /// Levels of power, up to the limit.
-const LEVELS: usize = 8;
+const LEVELS: usize = 6;
 const MINUTE_MS: i64 = 60_000;
 /// Hundredths of a degree: what is learned and compared.
 const HUNDREDTHS: i64 = 100;
@@ -56,7 +57,6 @@ pub(super) struct DriftState {
     excess: Option<i64>,
     /// The same without the neighbours'.
     own: i64,
-    celsius: Option<i64>,
 }
 
 /// Sums over the present minute of work.
@@ -100,7 +100,6 @@ impl Watch for DriftState {
         if ms > 2 * MINUTE_MS || !minute.is_steady() {
             return None;
         }
-        self.celsius = Some(celsius);
         self.judge(&minute, look, rule)
     }
 
@@ -117,9 +116,9 @@ impl Watch for DriftState {
         );
         let action = "Plan a service: its fan, its cooler's contact (thermal paste) or the coolant's flow. It will throttle \
                       when the room gets warmer.";
-        let celsius = self.celsius.map(|celsius| {
-            Evidence::new("temperature", format!("{celsius} °C")).over(tell.recent.celsius())
-        });
+        let degrees_now = tell.recent.celsius();
+        let celsius = last(&degrees_now)
+            .map(|c| Evidence::new("temperature", format!("{c:.0} °C")).over(degrees_now.clone()));
         let own = Evidence::new(
             "above its usual, without its neighbours'",
             degrees(self.own),

@@ -47,7 +47,7 @@ pub(super) struct EccState {
     errors: Counter,
     count: u32,
     /// The worst code of the driver for it.
-    xid: Option<u64>,
+    xid: Option<u16>,
     was_reset: bool,
 }
 
@@ -84,7 +84,7 @@ impl Watch for EccState {
         if !XIDS.contains(&xid) {
             return None;
         }
-        self.xid.get_or_insert(xid);
+        self.xid = self.xid.or(u16::try_from(xid).ok());
         self.was_reset = false;
         self.latch.strike(at)
     }

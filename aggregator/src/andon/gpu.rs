@@ -23,7 +23,7 @@ use super::watch::{Look, Said, Signal, Telling, Watches};
 use super::{GpuAt, Kind};
 
 /// Most processes of a holder that are remembered.
-const MOST_PIDS: usize = 32;
+const MOST_PIDS: usize = 16;
 /// Device calls that take this long do not merely wait for each other.
 const SLOW_US: i64 = 2_000_000;
 /// How long a sign of hanging firmware counts.
@@ -375,7 +375,7 @@ mod tests {
             .as_ref()
             .map_or(0, |holder| holder.pids.len() * 4);
         let text = 40 + 40 + 24 + 64;
-        let heap = points + pids + text + 6 * 32;
+        let heap = points + pids + text + 4 * 32;
         assert!(
             size_of::<Gpu>() + heap <= 4096,
             "{} + {heap}",

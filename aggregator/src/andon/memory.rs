@@ -78,7 +78,6 @@ pub(super) struct MemoryState {
     /// The share at which a climb raised the cord.
     climbed_to: Option<f32>,
     share: Option<f64>,
-    used: Option<i64>,
     total: Option<i64>,
 }
 
@@ -112,8 +111,7 @@ impl Watch for MemoryState {
     fn observe(&mut self, look: &Look<'_>, rule: &MemoryPressureRule) -> Option<Change> {
         let (at, sample) = (look.at, look.sample);
         let share = sample.memory_share()?;
-        (self.share, self.used, self.total) =
-            (Some(share), sample.memory_used, sample.memory_total);
+        (self.share, self.total) = (Some(share), sample.memory_total);
         let climbs = self.note_climb(look, share as f32, rule);
         if climbs == Some(true) && !self.cord.is_raised() {
             let since = Timestamp(at.0 - rule.climb_window.millis());
@@ -190,7 +188,8 @@ impl Watch for MemoryState {
         let level = Evidence::new("memory used", percent(share))
             .against(percent(rule.raise_share))
             .over(recent.memory_percent());
-        let bytes = self.used.zip(self.total).map(|(used, total)| {
+        let bytes = self.total.map(|total| {
+            let used = (share * total as f64).round() as i64;
             Evidence::new(
                 "bytes",
                 format!("{} of {}", gibibytes(used), gibibytes(total)),
@@ -236,7 +235,7 @@ impl MemoryState {
             .is_none_or(|since| look.at.since(since) >= rule.held.0);
         let trend = self.climb.trend(climb_slot_ms(rule))?;
         let within_s = rule.full_within.millis() as f32 / 1e3;
-        let is_whole = trend.seen as usize + 1 >= TrendWindow::SLOTS;
+        let is_whole = trend.seen as usize >= TrendWindow::SLOTS;
         let is_steady = trend.falls <= 1 && trend.rises * 10 >= trend.seen * 7 && trend.halves_rise;
         let reaches = share + trend.slope_per_second * within_s >= 1.0;
         // What was a load a moment ago stands still now.
@@ -262,7 +261,7 @@ impl MemoryState {
 /// A climb is at least this high, and given back when it has lost this much.
 const CLIMB: f32 = 0.02;
 /// Its last slot has at least this share of its mean rise.
-const STILL: f32 = 0.3;
+const STILL: f32 = 0.5;
 const GIVEN_BACK: f32 = 0.03;
 
 fn climb_slot_ms(rule: &MemoryPressureRule) -> i64 {

@@ -47,11 +47,11 @@ pub(super) struct NvlinkState {
     crc_by_minute: Tally,
     recovery_by_minute: Tally,
     /// Links up: now, and most since the last reset.
-    links: Option<(i64, i64)>,
+    links: Option<(i16, i16)>,
     /// Looks in a row with fewer links than there were.
     down: u32,
     grave: bool,
-    xid: Option<u64>,
+    xid: Option<u16>,
 }
 
 impl Watch for NvlinkState {
@@ -88,7 +88,7 @@ impl Watch for NvlinkState {
             144..=149 => false,
             _ => return None,
         };
-        self.xid = Some(xid);
+        self.xid = u16::try_from(xid).ok();
         self.strike(at, grave)
     }
 
@@ -151,6 +151,7 @@ impl NvlinkState {
         let Some(now) = look.sample.nvlink_links else {
             return;
         };
+        let now = now.clamp(0, i64::from(i16::MAX)) as i16;
         let most = self.links.map_or(now, |(_, most)| most.max(now));
         self.links = Some((now, most));
         self.down = if now < most {

@@ -52,9 +52,9 @@ enum Why {
 pub(super) struct PcieState {
     cord: Cord,
     /// Lanes: now, and most that were seen.
-    width: Option<(i64, i64)>,
+    width: Option<(i16, i16)>,
     /// Generation: now, and highest that was seen.
-    generation: Option<(i64, i64)>,
+    generation: Option<(i16, i16)>,
     replay: Counter,
     replay_by_minute: Tally,
     why: Option<Why>,
@@ -153,16 +153,16 @@ impl Watch for PcieState {
 impl PcieState {
     /// Most lanes that were seen.
     pub(super) fn most_lanes(&self) -> Option<i64> {
-        self.width.map(|(_, most)| most)
+        self.width.map(|(_, most)| i64::from(most))
     }
 
     /// Highest generation that was seen.
     pub(super) fn highest_gen(&self) -> Option<i64> {
-        self.generation.map(|(_, highest)| highest)
+        self.generation.map(|(_, highest)| i64::from(highest))
     }
 
     fn why_now(&self, look: &Look<'_>, rule: &PcieDegradedRule) -> Option<Why> {
-        let is_less = |of: Option<(i64, i64)>| of.is_some_and(|(now, most)| now < most);
+        let is_less = |of: Option<(i16, i16)>| of.is_some_and(|(now, most)| now < most);
         if is_less(self.width) {
             Some(Why::Narrow)
         } else if is_less(self.generation) && look.is_working {
@@ -189,16 +189,17 @@ impl PcieState {
 }
 
 /// Keeps what is read at a slower pace, and the most that this GPU or one like it has shown.
-fn note(kept: &mut Option<(i64, i64)>, now: Option<i64>, peers: Option<i64>) {
-    let Some(now) = now.or(kept.map(|(now, _)| now)) else {
+fn note(kept: &mut Option<(i16, i16)>, now: Option<i64>, peers: Option<i64>) {
+    let small = |value: i64| value.clamp(0, i64::from(i16::MAX)) as i16;
+    let Some(now) = now.map(small).or(kept.map(|(now, _)| now)) else {
         return;
     };
     let most = kept.map_or(now, |(_, most)| most.max(now));
-    *kept = Some((now, most.max(peers.unwrap_or(0))));
+    *kept = Some((now, most.max(peers.map_or(0, small))));
 }
 
 /// Replays a minute that a healthy link of so many lanes may have at a generation.
-fn bound_per_minute(lanes: i64, generation: i64) -> f64 {
+fn bound_per_minute(lanes: i16, generation: i16) -> f64 {
     let per_lane = match generation {
         ..=1 => 0.15,
         2 => 0.3,
@@ -207,5 +208,5 @@ fn bound_per_minute(lanes: i64, generation: i64) -> f64 {
         5 => 1.92,
         6.. => 3.84,
     };
-    lanes.max(1) as f64 * per_lane
+    f64::from(lanes.max(1)) * per_lane
 }

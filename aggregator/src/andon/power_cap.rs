@@ -42,9 +42,9 @@ rule! {
 pub(super) struct PowerCapState {
     cord: Cord,
     /// Milliwatts: its own limit, and the highest of the node.
-    limits: Option<(i64, i64)>,
+    limits: Option<(i32, i32)>,
     /// Megahertz: its own clock, and the others' mean.
-    clocks: Option<(i64, i64)>,
+    clocks: Option<(i32, i32)>,
     by_limit: bool,
 }
 
@@ -86,7 +86,7 @@ impl Watch for PowerCapState {
 
     fn finding(&self, tell: &Telling<'_>, rule: &PowerCapLossRule) -> Finding {
         let gpu = gpu_on_node(tell.gpu);
-        let watts = |mw: i64| format!("{} W", mw / 1000);
+        let watts = |mw: i32| format!("{} W", mw / 1000);
         let limit = self
             .limits
             .map(|(own, highest)| Evidence::new("power limit", watts(own)).against(watts(highest)));
@@ -126,7 +126,7 @@ impl PowerCapState {
             self.limits = None;
             return false;
         }
-        self.limits = Some((own, highest));
+        self.limits = Some((small(own), small(highest)));
         (own as f64) < highest as f64 * rule.limit_share
     }
 
@@ -140,9 +140,14 @@ impl PowerCapState {
         let (Some(own), Some(others)) = (look.sample.clock_mhz, others) else {
             return false;
         };
-        self.clocks = Some((own, others));
+        self.clocks = Some((small(own), small(others)));
         let slow = (own as f64) < others as f64 * rule.clock_share;
         let drawn = look.sample.power_mw.zip(look.sample.power_limit_mw);
         slow && drawn.is_none_or(|(mw, limit)| (mw as f64) < limit as f64 * rule.drawn_share)
     }
+}
+
+/// Milliwatts and megahertz of any board fit.
+fn small(value: i64) -> i32 {
+    value.clamp(0, i64::from(i32::MAX)) as i32
 }

@@ -94,6 +94,11 @@ impl Recent {
     }
 }
 
+/// The newest value of a series.
+pub(super) fn last(series: &[Option<f64>]) -> Option<f64> {
+    series.iter().rev().find_map(|value| *value)
+}
+
 fn point(sample: &Sample) -> Point {
     let small = |value: Option<i64>| {
         value.map_or(NONE, |v| {

@@ -10,6 +10,7 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gpu_on_node, lasting};
+use super::recent::last;
 use super::rules::{Span, require, rule};
 use super::sample::Sample;
 use super::watch::{Look, Telling, Watch};
@@ -44,8 +45,7 @@ pub(super) struct SensorState {
     cord: Cord,
     with_power: u32,
     power_gone: Option<Timestamp>,
-    /// Power of the reading that stands still, and what it is known by.
-    power_mw: Option<i64>,
+    /// What the reading that stands still is known by.
     reading: u64,
     /// How often readings have moved, and for how many they have stood still since.
     moves: u32,
@@ -121,12 +121,12 @@ impl Watch for SensorState {
         };
         let action = "Do not trust this GPU's numbers. Restart the agent; if that does not help, reload the driver or reset the \
                       GPU when its job has ended.";
-        let power = self
-            .power_mw
-            .map(|mw| Evidence::new("power", format!("{:.1} W", mw as f64 / 1e3)));
+        let watts = tell.recent.watts();
+        let power =
+            last(&watts).map(|w| Evidence::new("power", format!("{w:.0} W")).over(watts.clone()));
         let mut found = finding(rule, tell.labels, summary, action)
             .with(Evidence::new("for", lasts).against(rule.hold.to_string()))
-            .with_some(power.map(|power| power.over(tell.recent.watts())))
+            .with_some(power)
             .missing_if(!self.frozen, "power");
         found.culprits.push(tell.gpu.clone());
         found
@@ -150,13 +150,13 @@ impl SensorState {
             return;
         }
         self.moves = self.moves.saturating_add(1);
-        (self.reading, self.power_mw, self.same) = (reading, look.sample.power_mw, 0);
+        (self.reading, self.same) = (reading, 0);
         (self.since, self.energy_mj) = (Some(look.at), look.sample.energy_mj);
     }
 
     /// Whether readings that are the same can not be true.
     fn is_frozen(&self, look: &Look<'_>, rule: &SensorFaultRule) -> bool {
-        let (Some(since), Some(power_mw)) = (self.since, self.power_mw) else {
+        let (Some(since), Some(power_mw)) = (self.since, look.sample.power_mw) else {
             return false;
         };
         let ms = look.at.0 - since.0;

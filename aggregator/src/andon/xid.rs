@@ -51,7 +51,7 @@ impl XidRule {
 }
 
 /// Most codes that one cord keeps apart; further ones are counted with the last.
-const MOST_CODES: usize = 6;
+const MOST_CODES: usize = 4;
 
 /// The codes of one GPU, job or node since it was last quiet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{finding, gibibytes, gpu_on_node, lasting};
+use super::recent::last;
 use super::rules::{Span, require, rule};
 use super::watch::{Look, Telling, Watch};
 use super::{Change, Evidence, Finding};
@@ -38,8 +39,7 @@ pub(super) struct ZombieState {
     cord: Cord,
     /// When none was counted.
     none_at: Option<Timestamp>,
-    busy: Option<i64>,
-    memory_used: Option<i64>,
+    works: bool,
 }
 
 impl Watch for ZombieState {
@@ -61,7 +61,7 @@ impl Watch for ZombieState {
         if !(is_nobodys && lives) && self.cord.since().is_none() {
             return None;
         }
-        (self.busy, self.memory_used) = (busy, used);
+        self.works = busy >= Some(rule.busy_percent);
         let verdict = if is_nobodys && lives {
             Verdict::Unwelcome
         } else {
@@ -81,8 +81,7 @@ impl Watch for ZombieState {
 
     fn finding(&self, tell: &Telling<'_>, rule: &ZombieGpuRule) -> Finding {
         let lasts = lasting(tell.at.0 - self.started_at(tell.at).0);
-        let works = self.busy >= Some(rule.busy_percent);
-        let what = if works {
+        let what = if self.works {
             "works"
         } else {
             "has its memory taken"
@@ -93,13 +92,17 @@ impl Watch for ZombieState {
         );
         let action = "A killed process has left something on it. Look for it in other containers (`fuser -v /dev/nvidia*`); if \
                       there is none, reset the GPU, or reboot the node.";
-        let busy = self.busy.map(|busy| {
-            Evidence::new("utilisation", format!("{busy} %"))
+        let busy = tell.recent.busy_percent();
+        let busy = last(&busy).map(|percent| {
+            Evidence::new("utilisation", format!("{percent:.0} %"))
                 .against(format!("{} %", rule.busy_percent))
-                .over(tell.recent.busy_percent())
+                .over(busy.clone())
         });
-        let memory = self.memory_used.map(|used| {
-            Evidence::new("memory used", gibibytes(used)).against(gibibytes(rule.memory_bytes))
+        let memory = tell.recent.memory_percent();
+        let memory = last(&memory).map(|percent| {
+            Evidence::new("memory used", format!("{percent:.1} %"))
+                .against(gibibytes(rule.memory_bytes))
+                .over(memory.clone())
         });
         let mut found = finding(rule, tell.labels, summary, action)
             .with(Evidence::new("processes", "0"))

@@ -23,7 +23,7 @@ overrides:
       xid: { enabled: false }
   - match: { labels: { rack: new } }
     rules:
-      xid: { severity_of: { 48: info }, labels: { team: new } }
+      xid: { severity_of: { 62: info }, labels: { team: new } }
 ";
     let mut stage = Stage::new(book(text));
     for (node, rack) in [("n1", "old7"), ("n2", "new"), ("n3", "other")] {

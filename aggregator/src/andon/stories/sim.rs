@@ -280,7 +280,7 @@ fn each_fault_is_its_own_finding_and_nothing_else() {
     check(Scenario::LostNode, "101s critical NodeLost node:n06", &[]);
     check(
         Scenario::Xid,
-        "20s critical EccUncorrectable n04/7",
+        "20s critical EccUncorrectable n04/7, 20s warning RowRemap n04/7 because ecc_uncorrectable",
         &[Kind::EccUncorrectable],
     );
     check(Scenario::HungJob, "151s critical JobHang job 4712 (8)", &[]);
@@ -292,7 +292,7 @@ fn a_gpu_that_stays_hot_becomes_a_page() {
     stage.play(Duration::from_mins(5));
     assert_eq!(
         stage.pages(),
-        "27s warning ThermalThrottling n02/2, 85s critical ThermalThrottling n02/2"
+        "27s warning ThermalThrottling n02/2, 29s critical ThermalThrottling n02/2"
     );
 }
 
