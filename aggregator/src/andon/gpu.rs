@@ -23,7 +23,7 @@ use super::watch::{Look, Said, Signal, Telling, Watches};
 use super::{GpuAt, Kind};
 
 /// Most processes of a holder that are remembered.
-const MOST_PIDS: usize = 16;
+const MOST_PIDS: usize = 12;
 /// Device calls that take this long do not merely wait for each other.
 const SLOW_US: i64 = 2_000_000;
 /// How long a sign of hanging firmware counts.
