@@ -130,7 +130,7 @@ fn a_lost_gpu_is_told_with_its_error_and_its_job() {
 }
 
 #[test]
-fn a_gpu_whose_rows_are_missing_has_no_samples_and_is_not_lost() {
+fn a_gpu_whose_rows_stop_while_the_others_of_its_node_go_on_is_lost() {
     let mut trace = Trace::new();
     trace.fleet(&["n1", "n2"], 0..100, 1);
     for second in 100..160 {
@@ -140,7 +140,7 @@ fn a_gpu_whose_rows_are_missing_has_no_samples_and_is_not_lost() {
     }
     trace.fleet(&["n1", "n2"], 160..200, 1);
     let outcome = trace.judged();
-    assert_eq!(told(&outcome), "");
+    assert_eq!(told(&outcome), "103.0s critical GpuLost n1/1");
     assert_eq!(outcome.figures.ticks, 400);
 }
 
@@ -214,9 +214,11 @@ fn a_clock_that_leaps_alone_is_wrong_and_does_not_move_the_fleet() {
     trace.fleet(&["n1", "n2", "n3"], 0..100, 1);
     for second in 100..300 {
         let at = f64::from(second);
-        trace.works(at, "n1", 0);
-        trace.works(at + 7200.0, "n2", 0);
-        trace.works(at + 0.2, "n3", 0);
+        for gpu in 0..2 {
+            trace.works(at, "n1", gpu);
+            trace.works(at + 7200.0, "n2", gpu);
+            trace.works(at + 0.2, "n3", gpu);
+        }
     }
     let outcome = trace.judged();
     assert!(

@@ -89,7 +89,7 @@ tests:
       - { node: n1, job: j, labels: { rack: 7 }, series: { temperature_celsius: 60x20 _x20 60x9 } }
       - { node: n2, series: { temperature_celsius: 60x49 } }
     steps:
-      - { at: 3s, xid: 48, node: n2, device: 0 }
+      - { at: 3s, xid: 62, node: n2, device: 0 }
     expect:
       - { at: 3s, raised: xid, on: n2/0, severity: critical }
       - { at: 30s, raised: node_lost, on: n1 }
