@@ -45,17 +45,6 @@ pub(super) const fn depth(kind: Kind) -> Option<u8> {
     })
 }
 
-/// Whether a kind is only a sign of what another says of the same GPU. By itself it explains nothing.
-fn is_sign_of(sign: Kind, of: Kind) -> bool {
-    match sign {
-        Kind::RowRemap | Kind::PcieDegraded | Kind::SensorFault => {
-            depth(of) <= depth(Kind::NvlinkError) && depth(of).is_some()
-        }
-        Kind::PowerCapLoss => matches!(of, Kind::PowerBrake | Kind::ThermalThrottling),
-        _ => false,
-    }
-}
-
 /// What members of a group have in common, the narrowest first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Shared {
@@ -83,7 +72,7 @@ impl fmt::Display for Shared {
 pub(super) fn explains(cause: &Up, effect: &Up, fleet: &Fleet, rule: &CausesRule) -> bool {
     let deeper = match (depth(cause.kind), depth(effect.kind)) {
         (Some(cause), Some(effect)) => cause < effect,
-        _ => is_sign_of(effect.kind, cause.kind),
+        _ => false,
     };
     deeper
         && is_weighty(cause, effect)
