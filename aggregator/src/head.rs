@@ -4,9 +4,10 @@
 //! until the commit that keeps it has succeeded, so that a query never misses it.
 
 mod open;
-mod tail;
+mod rows;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, Values};
@@ -96,26 +97,31 @@ pub struct Head {
     look_at: Timestamp,
 }
 
+/// What every sample looks at stands first and together: reading memory is most of what a sample costs here.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct GpuHead {
-    latest: Option<(Timestamp, Values)>,
-    /// The newest sample with slow metrics.
-    slow: Option<(Timestamp, Values)>,
     stretches: Vec<OpenStretch>,
+    latest_at: Option<Timestamp>,
+    /// Of the newest sample with slow metrics.
+    slow_at: Option<Timestamp>,
+    /// Before it there is nothing to seal.
+    seal_at: Timestamp,
+    latest: Values,
+    slow: Values,
 }
 
 impl Head {
     /// Takes in one GPU's sample, in whatever order samples come.
     pub fn push(&mut self, gpu: &GpuUuid, arrival: Arrival, values: &Values) -> Pushed {
-        if !self.gpus.contains_key(gpu) {
-            self.gpus.insert(gpu.clone(), GpuHead::default());
-        }
-        let held = self.gpus.get_mut(gpu).expect("just made sure");
+        let held = match self.gpus.get_mut(gpu) {
+            Some(known) => known,
+            None => self.gpus.entry(gpu.clone()).or_default(),
+        };
         let length = stretch::length(arrival.interval);
-        let start = stretch::start(gpu, length, arrival.at);
         let mut open = None;
         for candidate in &mut held.stretches {
-            if candidate.start != start || candidate.length != length {
+            if candidate.length != length || !candidate.covers(arrival.at) {
                 continue;
             }
             if candidate.contains(arrival.at) {
@@ -128,9 +134,11 @@ impl Head {
         if let Some(open) = open {
             open.push(arrival.at, values, arrival.received_at, arrival.group);
         } else {
+            let start = stretch::start(gpu, length, arrival.at);
             let mut new = OpenStretch::new(start, length, arrival.received_at, arrival.group);
             new.push(arrival.at, values, arrival.received_at, arrival.group);
             held.stretches.push(new);
+            held.seal_at = Timestamp(i64::MIN);
             self.n_stretches += 1;
             *self.begun_in.entry(arrival.group).or_default() += 1;
             if held.stretches.len() > MAX_OPEN_PER_GPU {
@@ -164,6 +172,9 @@ impl Head {
         };
         let mut chunks = Vec::new();
         for (gpu, held) in &mut self.gpus {
+            if now < held.seal_at && !clock_went_back {
+                continue;
+            }
             while let Some(place) = held.sealable(now, durable) {
                 if chunks.len() == MAX_SEALED_AT_ONCE {
                     self.look_at = now;
@@ -173,6 +184,7 @@ impl Head {
                 closing.sealing = true;
                 chunks.push(seal(gpu, closing));
             }
+            held.seal_at = held.next_over(now);
         }
         chunks
     }
@@ -195,8 +207,10 @@ impl Head {
 
     /// The store could not keep what was taken for sealing: it is open again, and offered again.
     pub fn reopen(&mut self) {
-        let stretches = self.gpus.values_mut().flat_map(|held| &mut held.stretches);
-        stretches.for_each(|stretch| stretch.sealing = false);
+        for held in self.gpus.values_mut() {
+            held.stretches.iter_mut().for_each(|s| s.sealing = false);
+            held.seal_at = Timestamp(i64::MIN);
+        }
         self.look_at = Timestamp(i64::MIN);
     }
 
@@ -224,15 +238,18 @@ impl Head {
     /// When a GPU was last sampled, and its values then. Slow metrics stand for up to 30 s.
     pub fn latest(&self, gpu: &GpuUuid) -> Option<(Timestamp, Values)> {
         let held = self.gpus.get(gpu)?;
-        let (at, newest) = held.latest.as_ref()?;
+        let at = held.latest_at?;
         let mut values = Values::default();
-        if let Some((slow_at, slow)) = &held.slow
-            && at.since(*slow_at) <= SLOW_STANDS
+        if held
+            .slow_at
+            .is_some_and(|slow| at.since(slow) <= SLOW_STANDS)
         {
-            slow_metrics().for_each(|metric| values.set(metric, slow.get(metric)));
+            for metric in SLOW_METRICS.iter() {
+                values.set(*metric, held.slow.get(*metric));
+            }
         }
-        values.overlay(newest);
-        Some((*at, values))
+        values.overlay(&held.latest);
+        Some((at, values))
     }
 
     /// One metric's values that are not in the store yet, ascending, between two instants, both included. Some may
@@ -261,8 +278,8 @@ impl Head {
     /// Forgets what a GPU last said, because its node is no longer part of the fleet. What is not sealed yet still is.
     pub fn forget(&mut self, gpu: &GpuUuid) {
         if let Some(held) = self.gpus.get_mut(gpu) {
-            held.latest = None;
-            held.slow = None;
+            held.latest_at = None;
+            held.slow_at = None;
             if held.stretches.is_empty() {
                 self.gpus.remove(gpu);
             }
@@ -298,12 +315,14 @@ impl Head {
 
 impl GpuHead {
     fn note_latest(&mut self, at: Timestamp, values: &Values) -> Pushed {
-        let newer = |than: &Option<(Timestamp, Values)>| than.as_ref().is_none_or(|(t, _)| *t < at);
-        if newer(&self.slow) && slow_metrics().any(|metric| values.get(metric).is_some()) {
-            self.slow = Some((at, values.clone()));
+        let newer = |than: Option<Timestamp>| than.is_none_or(|than| than < at);
+        if newer(self.slow_at) && SLOW_METRICS.iter().any(|m| values.get(*m).is_some()) {
+            self.slow_at = Some(at);
+            self.slow.clone_from(values);
         }
-        if newer(&self.latest) {
-            self.latest = Some((at, values.clone()));
+        if newer(self.latest_at) {
+            self.latest_at = Some(at);
+            self.latest.clone_from(values);
             Pushed::Newest
         } else {
             Pushed::Late
@@ -330,6 +349,18 @@ impl GpuHead {
             .position(|s| free(&s) && (is_over(s, now) || Some(s.start) == left_alone))
     }
 
+    /// When the next of its stretches is over; now, where one is and waits for something else.
+    fn next_over(&self, now: Timestamp) -> Timestamp {
+        let n_open = self.stretches.iter().filter(|s| !s.sealing).count();
+        if n_open > MAX_OPEN_PER_GPU {
+            return now;
+        }
+        let open = self.stretches.iter().filter(|s| !s.sealing);
+        open.map(|s| if is_over(s, now) { now } else { over_at(s) })
+            .min()
+            .unwrap_or(Timestamp(i64::MAX))
+    }
+
     /// Place of the stretch of this start that is on its way to the store.
     fn closing(&self, start: Timestamp) -> Option<usize> {
         self.stretches
@@ -338,11 +369,16 @@ impl GpuHead {
     }
 }
 
-/// Whether a stretch will hardly get more. One in the future, from a wrong clock, does not keep the journal for ever.
+/// Whether a stretch will hardly get more.
 fn is_over(stretch: &OpenStretch, now: Timestamp) -> bool {
+    over_at(stretch) <= now || stretch.len() >= MAX_TICKS
+}
+
+/// When a stretch will hardly get more, by its time. One in the future, from a wrong clock, does not keep the journal
+/// for ever.
+fn over_at(stretch: &OpenStretch) -> Timestamp {
     let end = (stretch.start + stretch.length).min(stretch.opened_at + stretch.length);
-    let waited = end + GRACE <= now && stretch.touched_at + IDLE <= now;
-    waited || stretch.len() >= MAX_TICKS
+    (end + GRACE).max(stretch.touched_at + IDLE)
 }
 
 fn seal(gpu: &GpuUuid, closing: &OpenStretch) -> SealedChunk {
@@ -367,10 +403,11 @@ fn release(begun_in: &mut BTreeMap<Group, usize>, group: Group) {
     }
 }
 
-fn slow_metrics() -> impl Iterator<Item = MetricId> {
+/// Metrics that are not read at every tick.
+static SLOW_METRICS: LazyLock<Vec<MetricId>> = LazyLock::new(|| {
     let slow = CATALOGUE.iter().filter(|metric| metric.pace == Pace::Slow);
-    slow.map(|metric| metric.id)
-}
+    slow.map(|metric| metric.id).collect()
+});
 
 #[cfg(test)]
 mod tests;

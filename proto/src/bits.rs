@@ -4,29 +4,21 @@
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits that do not fill a byte yet, in the low end.
-    pending: u8,
-    /// How many, 0 to 7.
+    /// Bits that are not among the bytes yet, in the low end.
+    pending: u128,
+    /// How many, 0 to 63.
     n_pending: u32,
 }
 
 impl BitWriter {
     /// Appends the low `width` bits of `value`, 0 to 64.
     pub(crate) fn put(&mut self, value: u64, width: u32) {
-        let mut rest = mask(value, width);
-        let mut left = width;
-        while left > 0 {
-            let room = 8 - self.n_pending;
-            let taken = room.min(left);
-            self.pending |= (mask(rest, taken) as u8) << self.n_pending;
-            self.n_pending += taken;
-            left -= taken;
-            rest = if taken < 64 { rest >> taken } else { 0 };
-            if self.n_pending == 8 {
-                self.bytes.push(self.pending);
-                self.pending = 0;
-                self.n_pending = 0;
-            }
+        self.pending |= u128::from(mask(value, width)) << self.n_pending;
+        self.n_pending += width;
+        if self.n_pending >= u64::BITS {
+            self.bytes.extend((self.pending as u64).to_le_bytes());
+            self.pending >>= u64::BITS;
+            self.n_pending -= u64::BITS;
         }
     }
 
@@ -39,9 +31,9 @@ impl BitWriter {
 
     /// The bytes, the last one filled up with zeros.
     pub(crate) fn into_bytes(mut self) -> Vec<u8> {
-        if self.n_pending > 0 {
-            self.bytes.push(self.pending);
-        }
+        let rest = self.pending.to_le_bytes();
+        self.bytes
+            .extend(&rest[..self.n_pending.div_ceil(8) as usize]);
         self.bytes
     }
 }
@@ -64,16 +56,25 @@ impl<'a> BitReader<'a> {
         if width as usize > self.left() {
             return None;
         }
-        let (mut value, mut got) = (0u64, 0);
-        while got < width {
-            let offset = (self.at % 8) as u32;
-            let taken = (8 - offset).min(width - got);
-            let bits = mask(u64::from(self.bytes[self.at / 8] >> offset), taken);
-            value |= bits << got;
-            got += taken;
-            self.at += taken as usize;
+        let (byte, offset) = (self.at / 8, (self.at % 8) as u32);
+        let mut value = self.word(byte) >> offset;
+        if width > u64::BITS - offset {
+            value |= u64::from(self.bytes[byte + 8]) << (u64::BITS - offset);
         }
-        Some(value)
+        self.at += width as usize;
+        Some(mask(value, width))
+    }
+
+    /// Eight bytes from here on, the first lowest; zeros where there are none.
+    fn word(&self, at: usize) -> u64 {
+        let rest = &self.bytes[at..];
+        match rest.first_chunk() {
+            Some(eight) => u64::from_le_bytes(*eight),
+            None => {
+                let bytes = rest.iter().rev();
+                bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
+            }
+        }
     }
 
     /// The next bit.

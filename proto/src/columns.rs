@@ -7,10 +7,12 @@ use entrenar::metric::{CATALOGUE, METRIC_COUNT, MetricId};
 
 mod coding;
 mod guess;
+mod read;
 
 use self::coding::Coding;
-use self::guess::{Guess, Guesses, HEAD_GUESSES, Neighbours, STEP_GUESSES};
-use crate::bits::{BitReader, BitWriter};
+use self::guess::{Guess, Guesses, HEAD_GUESSES, STEP_GUESSES};
+pub(crate) use self::read::decode;
+use crate::bits::BitWriter;
 
 /// Version in the first byte. A reader refuses others.
 const VERSION: u8 = 1;
@@ -79,33 +81,6 @@ pub(crate) fn encode(rows: &[Values], gpus: usize) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// Fills `rows` from bytes; says how many columns were of metrics that this build does not know.
-pub(crate) fn decode(bytes: &[u8], gpus: usize, rows: &mut [Values]) -> Result<u32, ColumnsError> {
-    let Some((&version, bytes)) = bytes.split_first() else {
-        return Ok(0);
-    };
-    if version != VERSION {
-        return Err(ColumnsError::Version(version));
-    }
-    let mut bits = BitReader::new(bytes);
-    let masks = take_masks(&mut bits, rows.len()).ok_or(ColumnsError::Truncated)?;
-    let n_columns = bits.take(COUNT_BITS).ok_or(ColumnsError::Truncated)?;
-    let mut previous = Column::empty(rows.len());
-    let mut n_unknown = 0;
-    for _ in 0..n_columns {
-        let column = take_column(&mut bits, &previous, &masks, gpus, rows.len())?;
-        match column.id.slot() {
-            Some(_) => column.write_to(rows),
-            None => n_unknown += 1,
-        }
-        previous = column;
-    }
-    match bits.left() {
-        0..8 => Ok(n_unknown),
-        left => Err(ColumnsError::Leftover(left)),
-    }
-}
-
 /// One metric of all rows.
 struct Column {
     id: MetricId,
@@ -129,29 +104,11 @@ impl Column {
         self.cells.iter().map(Option::is_some).collect()
     }
 
-    fn write_to(&self, rows: &mut [Values]) {
-        for (row, cell) in rows.iter_mut().zip(&self.cells) {
-            if let Some(value) = cell {
-                row.set(self.id, *value);
-            }
-        }
-    }
-
     /// How many low bits are zero in every value.
     fn shift(&self) -> u32 {
         let any = self.cells.iter().flatten().fold(0, |acc, v| acc | v);
         if any == 0 { 0 } else { any.trailing_zeros() }
     }
-}
-
-fn take_masks(bits: &mut BitReader<'_>, n_rows: usize) -> Option<Vec<Vec<bool>>> {
-    let n_masks = bits.take(COUNT_BITS)? as usize;
-    if n_masks * n_rows > bits.left() {
-        return None;
-    }
-    (0..n_masks)
-        .map(|_| (0..n_rows).map(|_| bits.flag()).collect())
-        .collect()
 }
 
 fn put_column(
@@ -186,83 +143,6 @@ fn put_optional(out: &mut BitWriter, value: u64, width: u32) {
     }
 }
 
-fn take_optional(bits: &mut BitReader<'_>, width: u32) -> Option<u64> {
-    if bits.flag()? {
-        bits.take(width)
-    } else {
-        Some(0)
-    }
-}
-
-fn take_column(
-    bits: &mut BitReader<'_>,
-    previous: &Column,
-    masks: &[Vec<bool>],
-    gpus: usize,
-    n_rows: usize,
-) -> Result<Column, ColumnsError> {
-    let end = ColumnsError::Truncated;
-    let (mut step, mut place, mut shift) = (0, 0, 0);
-    if bits.flag().ok_or(end)? {
-        step = take_optional(bits, COUNT_BITS).ok_or(end)?;
-        place = take_optional(bits, COUNT_BITS).ok_or(end)?;
-        shift = take_optional(bits, WIDTH_BITS).ok_or(end)? as u32;
-    }
-    let id = u64::from(previous.id.0) + step + 1;
-    let id = MetricId(u16::try_from(id).map_err(|_| ColumnsError::Id)?);
-    let mask = match place {
-        0 => None,
-        n => Some(
-            masks
-                .get(n as usize - 1)
-                .ok_or(ColumnsError::NoSuchMask(n))?,
-        ),
-    };
-    let present = |row: usize| mask.is_none_or(|m| m[row]);
-    let seen_rows = Neighbours::new(gpus);
-    let column = Column {
-        id,
-        cells: vec![None; n_rows],
-    };
-    fill(bits, column, previous, shift, present, seen_rows)
-}
-
-/// Reads the two groups of a column and puts the values into their rows.
-fn fill(
-    bits: &mut BitReader<'_>,
-    mut column: Column,
-    previous: &Column,
-    shift: u32,
-    present: impl Fn(usize) -> bool,
-    mut near: Neighbours,
-) -> Result<Column, ColumnsError> {
-    let gpus = near.own.len();
-    let rows: Vec<usize> = (0..column.cells.len())
-        .filter(|&row| present(row))
-        .collect();
-    let mut started = vec![false; gpus];
-    let n_heads = rows
-        .iter()
-        .filter(|&&row| !std::mem::replace(&mut started[row % gpus], true))
-        .count();
-    // In the bits all heads come before all steps; in the rows a late GPU's head stands among steps.
-    let mut heads = Group::take(bits, n_heads, &HEAD_GUESSES)?;
-    let mut steps = Group::take(bits, rows.len() - n_heads, &STEP_GUESSES)?;
-    for row in rows {
-        let above = previous.cells[row].map_or(0, |v| v >> shift);
-        let guesses = near.guesses(row % gpus, above);
-        let group = if near.is_head(row % gpus) {
-            &mut heads
-        } else {
-            &mut steps
-        };
-        let value = group.next(&guesses).ok_or(ColumnsError::Truncated)?;
-        near.saw(row % gpus, value);
-        column.cells[row] = Some(value << shift);
-    }
-    Ok(column)
-}
-
 /// Writes a group with the cheapest guess and coding. An empty group is not written at all.
 fn put_group(out: &mut BitWriter, residuals: &[[i64; Guess::ALL]], guesses: &[Guess]) {
     let best = guesses
@@ -281,39 +161,6 @@ fn put_group(out: &mut BitWriter, residuals: &[[i64; Guess::ALL]], guesses: &[Gu
     coding.put(out);
     for residual in residuals {
         coding.put_value(out, residual[guess.slot()]);
-    }
-}
-
-/// A group as it stands in the bits: the first values of all GPUs, or all later ones.
-struct Group {
-    guess: Guess,
-    residuals: std::vec::IntoIter<i64>,
-}
-
-impl Group {
-    fn take(bits: &mut BitReader<'_>, n: usize, guesses: &[Guess]) -> Result<Self, ColumnsError> {
-        let end = ColumnsError::Truncated;
-        let (guess, residuals) = if n == 0 {
-            (Guess::Zero, Vec::new())
-        } else {
-            let code = bits.take(CHOICE_BITS).ok_or(end)?;
-            let guess = guesses
-                .get(code as usize)
-                .ok_or(ColumnsError::Coding(code))?;
-            let coding = Coding::take(bits)?;
-            let residuals: Option<Vec<i64>> = (0..n).map(|_| coding.take_value(bits)).collect();
-            (*guess, residuals.ok_or(end)?)
-        };
-        Ok(Self {
-            guess,
-            residuals: residuals.into_iter(),
-        })
-    }
-
-    /// The next value, given what is near it.
-    fn next(&mut self, guesses: &[i64; Guess::ALL]) -> Option<i64> {
-        let residual = self.residuals.next()?;
-        Some(guesses[self.guess.slot()].wrapping_add(residual))
     }
 }
 

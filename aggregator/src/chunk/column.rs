@@ -30,7 +30,7 @@ pub(super) fn encode(values: &[Option<i64>], zstd: &mut Compressor<'_>) -> Optio
     }
     if present.iter().all(|v| *v == first) {
         how |= CONSTANT;
-        varint::put(&mut body, zigzag(first).into());
+        varint::put(&mut body, zigzag(first));
     } else {
         how |= put_differences(&mut body, present);
     }
@@ -106,7 +106,7 @@ fn put_differences(body: &mut Vec<u8>, values: Vec<i64>) -> u8 {
         (once, 0)
     };
     for difference in chosen {
-        varint::put(body, zigzag(difference).into());
+        varint::put(body, zigzag(difference));
     }
     flag
 }
@@ -114,7 +114,6 @@ fn put_differences(body: &mut Vec<u8>, values: Vec<i64>) -> u8 {
 fn take_values(bytes: &mut &[u8], how: u8, count: usize) -> Result<Vec<i64>, ChunkError> {
     let mut take = || {
         varint::take(bytes)
-            .and_then(|v| u64::try_from(v).ok())
             .map(unzigzag)
             .ok_or(ChunkError::Malformed("value cut short"))
     };

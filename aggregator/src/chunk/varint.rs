@@ -1,7 +1,7 @@
 //! Small integers in few bytes: LEB128, and zigzag so that small negatives are small too.
 
 /// Appends `value`, seven bits a byte, lowest first.
-pub(crate) fn put(bytes: &mut Vec<u8>, mut value: u128) {
+pub(crate) fn put(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
         value >>= 7;
@@ -9,12 +9,16 @@ pub(crate) fn put(bytes: &mut Vec<u8>, mut value: u128) {
     bytes.push(value as u8);
 }
 
-/// Takes one number off the front; `None` if the bytes end inside it or it is longer than any that `put` was given
-/// by this crate.
-pub(crate) fn take(bytes: &mut &[u8]) -> Option<u128> {
+/// Takes one number off the front; `None` if the bytes end inside it, or if it does not fit.
+pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for (i, byte) in bytes.iter().enumerate().take(MAX_BYTES) {
-        value |= u128::from(byte & 0x7f) << (7 * i);
+        let low = u64::from(byte & 0x7f);
+        let shifted = low << (7 * i);
+        if shifted >> (7 * i) != low {
+            return None;
+        }
+        value |= shifted;
         if byte & 0x80 == 0 {
             *bytes = &bytes[i + 1..];
             return Some(value);
@@ -23,7 +27,7 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u128> {
     None
 }
 
-/// A 64-bit number with two bits of tag takes at most this many bytes.
+/// What a number takes at most.
 pub(crate) const MAX_BYTES: usize = 10;
 
 /// 0, -1, 1, -2, … as 0, 1, 2, 3, …

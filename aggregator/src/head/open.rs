@@ -7,7 +7,7 @@ use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 
 use super::Group;
-use super::tail::Tail;
+use super::rows::Rows;
 use crate::chunk::Sample;
 
 /// Ascending runs in a stretch. Late data goes into a run of its own; when there are more runs than this, they are
@@ -27,15 +27,20 @@ pub(super) struct OpenStretch {
     pub(super) last_group: Group,
     /// On its way to the store; nothing is added any more.
     pub(super) sealing: bool,
-    runs: Vec<Run>,
+    /// Which nearly every sample is added to.
+    newest: Run,
+    /// What came late. All of it lies before the end of the newest run.
+    late: Vec<Run>,
 }
 
 /// Samples in ascending order.
 #[derive(Clone, Debug, Default)]
 struct Run {
+    /// Later than all of them, in milliseconds from the start of the stretch; 0 for none.
+    end: u32,
     /// Milliseconds from the start of the stretch.
     offsets: Vec<u32>,
-    tails: Vec<Tail>,
+    rows: Rows,
 }
 
 impl OpenStretch {
@@ -48,15 +53,20 @@ impl OpenStretch {
             first_group: group,
             last_group: group,
             sealing: false,
-            runs: Vec::new(),
+            newest: Run::default(),
+            late: Vec::new(),
         }
     }
 
+    /// Whether a sample of this time belongs here.
+    pub(super) fn covers(&self, at: Timestamp) -> bool {
+        self.start <= at && at < self.start + self.length
+    }
+
+    /// Whether a sample of this time, which it covers, is here.
     pub(super) fn contains(&self, at: Timestamp) -> bool {
         let offset = self.offset(at);
-        self.runs
-            .iter()
-            .any(|run| run.offsets.binary_search(&offset).is_ok())
+        self.runs().any(|run| run.contains(offset))
     }
 
     /// Adds a sample that is not there yet.
@@ -68,28 +78,24 @@ impl OpenStretch {
 
     /// How many samples it holds.
     pub(super) fn len(&self) -> usize {
-        self.runs.iter().map(|run| run.offsets.len()).sum()
+        self.runs().map(|run| run.offsets.len()).sum()
     }
 
     pub(super) fn n_series(&self) -> usize {
-        self.runs
-            .iter()
-            .map(|run| run.tails.len())
-            .max()
-            .unwrap_or(0)
+        let of_runs = self.runs().map(|run| run.rows.n_series());
+        of_runs.max().unwrap_or(0)
     }
 
     /// All samples, ascending.
     pub(super) fn samples(&self) -> Vec<Sample> {
         let mut samples = Vec::with_capacity(self.len());
-        for run in &self.runs {
+        for run in self.runs() {
             let first = samples.len();
-            samples.extend(run.times(self.start).map(|at| (at, Values::default())));
-            for tail in &run.tails {
-                let rows = samples[first..].iter_mut();
-                rows.zip(tail.values())
-                    .for_each(|(row, value): (&mut Sample, _)| row.1.set(tail.metric, value));
-            }
+            let times = (0..run.offsets.len()).map(|row| run.at(row, self.start));
+            samples.extend(times.map(|at| (at, Values::default())));
+            let rows = &mut samples[first..];
+            run.rows
+                .each(|row, metric, value| rows[row].1.set(metric, value));
         }
         samples.sort_by_key(|sample| sample.0);
         samples
@@ -103,48 +109,45 @@ impl OpenStretch {
         to: Timestamp,
         points: &mut Vec<(Timestamp, i64)>,
     ) {
-        for run in &self.runs {
-            let Some(tail) = run.tails.iter().find(|tail| tail.metric == metric) else {
-                continue;
-            };
-            let values = run.times(self.start).zip(tail.values());
-            points.extend(
-                values
-                    .filter(|(at, _)| from <= *at && *at <= to)
-                    .filter_map(|(at, value)| Some((at, value?))),
-            );
+        for run in self.runs() {
+            run.rows.each(|row, of, value| {
+                if of == metric {
+                    let at = run.at(row, self.start);
+                    points.extend((from <= at && at <= to).then_some((at, value)));
+                }
+            });
         }
     }
 
     /// Memory that it holds.
     pub(super) fn bytes(&self) -> usize {
         let of_run = |run: &Run| {
-            size_of::<Run>()
-                + run.offsets.capacity() * size_of::<u32>()
-                + run.tails.iter().map(Tail::bytes).sum::<usize>()
+            size_of::<Run>() + run.offsets.capacity() * size_of::<u32>() + run.rows.bytes()
         };
-        size_of::<Self>() + self.runs.iter().map(of_run).sum::<usize>()
+        size_of::<Self>() + self.runs().map(of_run).sum::<usize>()
     }
 
     fn offset(&self, at: Timestamp) -> u32 {
         (at.0 - self.start.0) as u32
     }
 
+    fn runs(&self) -> impl Iterator<Item = &Run> {
+        std::iter::once(&self.newest).chain(&self.late)
+    }
+
     fn insert(&mut self, offset: u32, values: &Values) {
+        if self.newest.end <= offset {
+            return self.newest.push(offset, values);
+        }
         // Of the runs that end before the sample the latest: the others stay free for what is later still.
-        let fitting = self
-            .runs
-            .iter_mut()
-            .filter(|run| run.offsets.last().is_some_and(|last| *last < offset))
-            .max_by_key(|run| run.offsets.last().copied());
-        if let Some(run) = fitting {
-            run.push(offset, values);
-            return;
+        let fitting = self.late.iter_mut().filter(|run| run.end <= offset);
+        if let Some(run) = fitting.max_by_key(|run| run.end) {
+            return run.push(offset, values);
         }
         let mut run = Run::default();
         run.push(offset, values);
-        self.runs.push(run);
-        if self.runs.len() > MAX_RUNS {
+        self.late.push(run);
+        if self.late.len() >= MAX_RUNS {
             self.pack();
         }
     }
@@ -154,41 +157,25 @@ impl OpenStretch {
         for (at, values) in self.samples() {
             run.push(self.offset(at), &values);
         }
-        self.runs = vec![run];
+        (self.newest, self.late) = (run, Vec::new());
     }
 }
 
 impl Run {
     fn push(&mut self, offset: u32, values: &Values) {
-        let mut known = 0;
-        for tail in &mut self.tails {
-            let value = values.get(tail.metric);
-            known += usize::from(value.is_some());
-            tail.push(value);
-        }
-        if known < values.iter().count() {
-            self.add_tails(values);
-        }
+        self.rows.push(values);
         if self.offsets.len() == self.offsets.capacity() {
             self.offsets.reserve_exact(64);
         }
         self.offsets.push(offset);
+        self.end = offset.saturating_add(1);
     }
 
-    /// Starts a tail for every metric that is there for the first time.
-    fn add_tails(&mut self, values: &Values) {
-        for (metric, value) in values.iter() {
-            if self.tails.iter().all(|tail| tail.metric != metric) {
-                let mut tail = Tail::new(metric, self.offsets.len() as u32);
-                tail.push(Some(value));
-                self.tails.push(tail);
-            }
-        }
+    fn contains(&self, offset: u32) -> bool {
+        offset < self.end && self.offsets.binary_search(&offset).is_ok()
     }
 
-    fn times(&self, start: Timestamp) -> impl Iterator<Item = Timestamp> + '_ {
-        self.offsets
-            .iter()
-            .map(move |offset| Timestamp(start.0 + i64::from(*offset)))
+    fn at(&self, row: usize, start: Timestamp) -> Timestamp {
+        Timestamp(start.0 + i64::from(self.offsets[row]))
     }
 }

@@ -107,11 +107,13 @@ impl Line {
         Some(snapshot.min(self.head.forgettable()?))
     }
 
-    fn spoken(&self) -> Vec<(StreamId, entrenar_proto::RangeSet)> {
-        self.streams
-            .values()
-            .filter(|s| s.received != s.durable)
-            .map(|s| (s.id(), s.received.clone()))
+    fn spoken(&mut self) -> Vec<(StreamId, entrenar_proto::RangeSet)> {
+        let spoke = self.streams.values_mut().filter(|s| s.spoke);
+        spoke
+            .map(|stream| {
+                stream.spoke = false;
+                (stream.id(), stream.received.clone())
+            })
             .collect()
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Stream {
     pub(crate) gone: bool,
     /// Its mark in the store is older than what is known here.
     pub(crate) dirty: bool,
+    /// More was received than the commits so far carry.
+    pub(crate) spoke: bool,
 }
 
 impl Stream {
@@ -52,6 +54,7 @@ impl Stream {
             connection: None,
             gone: false,
             dirty: true,
+            spoke: false,
         };
         stream.skip_what_is_gone();
         stream
@@ -68,6 +71,7 @@ impl Stream {
             connection: None,
             gone: mark.gone,
             dirty: false,
+            spoke: false,
         }
     }
 
@@ -100,6 +104,7 @@ impl Stream {
             .map(|(from, to)| to - from + 1)
             .sum();
         self.received.insert_range(1, last);
+        self.spoke = true;
         lost
     }
 
@@ -107,6 +112,7 @@ impl Stream {
         match self.received.insert(seq) {
             Insert::New => {
                 self.dirty = true;
+                self.spoke = true;
                 Admission::New
             }
             Insert::Repeat => Admission::Repeat,

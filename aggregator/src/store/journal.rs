@@ -90,7 +90,7 @@ pub fn decode(row: &[u8]) -> Result<Vec<JournalEntry>, JournalError> {
 /// Times are written as differences to the last one written: `clock`.
 fn put_entry(plain: &mut Vec<u8>, entry: &JournalEntry, clock: &mut Timestamp) {
     let mut time = |plain: &mut Vec<u8>, at: Timestamp| {
-        varint::put(plain, zigzag(at.0.wrapping_sub(clock.0)).into());
+        varint::put(plain, zigzag(at.0.wrapping_sub(clock.0)));
         *clock = at;
     };
     match entry {
@@ -132,7 +132,7 @@ fn put_entry(plain: &mut Vec<u8>, entry: &JournalEntry, clock: &mut Timestamp) {
 }
 
 fn put_bytes(plain: &mut Vec<u8>, bytes: &[u8]) {
-    varint::put(plain, bytes.len() as u128);
+    varint::put(plain, bytes.len() as u64);
     plain.extend(bytes);
 }
 
@@ -140,7 +140,7 @@ fn take_entry(rest: &mut &[u8], clock: &mut Timestamp) -> Option<JournalEntry> {
     let (tag, after) = rest.split_first()?;
     *rest = after;
     let mut time = |rest: &mut &[u8]| {
-        let difference = unzigzag(varint::take(rest)?.try_into().ok()?);
+        let difference = unzigzag(varint::take(rest)?);
         *clock = Timestamp(clock.0.wrapping_add(difference));
         Some(*clock)
     };

@@ -30,31 +30,31 @@ impl Guess {
     }
 }
 
-/// The values near the next one, in a column that is being written or read.
-pub(super) struct Neighbours {
+/// The values near the next one, in a column that is being written.
+struct Neighbours {
     row: i64,
-    pub(super) own: Vec<Option<(i64, i64)>>,
+    own: Vec<Option<(i64, i64)>>,
 }
 
 impl Neighbours {
-    pub(super) fn new(gpus: usize) -> Self {
+    fn new(gpus: usize) -> Self {
         Self {
             row: 0,
             own: vec![None; gpus],
         }
     }
 
-    pub(super) fn is_head(&self, gpu: usize) -> bool {
+    fn is_head(&self, gpu: usize) -> bool {
         self.own[gpu].is_none()
     }
 
     /// A guess per [`Guess`].
-    pub(super) fn guesses(&self, gpu: usize, above: i64) -> [i64; Guess::ALL] {
+    fn guesses(&self, gpu: usize, above: i64) -> [i64; Guess::ALL] {
         let (own, step) = self.own[gpu].unwrap_or((0, 0));
         [0, self.row, above, own, own.wrapping_add(step)]
     }
 
-    pub(super) fn saw(&mut self, gpu: usize, value: i64) {
+    fn saw(&mut self, gpu: usize, value: i64) {
         let step = self.own[gpu].map_or(0, |(before, _)| value.wrapping_sub(before));
         self.own[gpu] = Some((value, step));
         self.row = value;
