@@ -45,6 +45,35 @@ pub(crate) fn parse_scaled(cell: &[u8], scale: i64) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
+/// A number as most cells write it, up to a comma or the end: digits, perhaps a point and no more digits than `scale`
+/// has room for. Its value times `scale`, and its length. `None`: whatever it is, [`parse_scaled`] knows.
+pub(crate) fn plain(text: &[u8], scale: i64) -> Option<(i64, usize)> {
+    /// Fewer digits fit, whatever they are.
+    const FIT: usize = 18;
+    let (mut value, mut length) = (0, 0);
+    let mut missing = scale;
+    let mut behind_point = false;
+    while length < FIT {
+        match text.get(length) {
+            Some(digit @ b'0'..=b'9') => {
+                if behind_point {
+                    missing /= 10;
+                }
+                value = value * 10 + i64::from(digit - b'0');
+            }
+            Some(b'.') if !behind_point && length > 0 => behind_point = true,
+            None | Some(b',') => break,
+            Some(_) => return None,
+        }
+        length += 1;
+    }
+    // Digits beyond the scale leave nothing missing: they are to be rounded.
+    if length == 0 || length == FIT || missing == 0 {
+        return None;
+    }
+    Some((value.checked_mul(missing)?, length))
+}
+
 /// Numbers with an exponent: rare, and then not exact either.
 fn by_float(cell: &[u8], scale: i64) -> Option<i64> {
     let value: f64 = std::str::from_utf8(cell).ok()?.parse().ok()?;
@@ -111,7 +140,32 @@ mod tests {
         }
     }
 
+    /// Cells as people and programs write them, good and bad.
+    fn any_cell() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[0-9]{0,20}",
+            "[0-9]{0,12}\\.[0-9]{0,9}",
+            "[-+]?[0-9]{0,3}\\.?[0-9]{0,3}([eE][0-9]{1,2})?",
+            "[0-9.,xeE+-]{0,8}",
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn a_plain_number_is_what_the_long_way_makes_of_it(cell in any_cell(), digits in 0u32..7, more in "(,[0-9]{0,3})?") {
+            let scale = 10i64.pow(digits);
+            let text = format!("{cell}{more}");
+            let first = text.split(',').next().unwrap_or("");
+            if let Some((value, length)) = plain(text.as_bytes(), scale) {
+                prop_assert_eq!(length, first.len());
+                prop_assert_eq!(Some(value), parse_scaled(first.as_bytes(), scale));
+            } else {
+                // What the short way leaves to the long way is not what a trace is full of.
+                let is_short = !first.is_empty() && first.len() <= 9 && first.bytes().all(|b| b.is_ascii_digit());
+                prop_assert!(!is_short, "{}", first);
+            }
+        }
+
         #[test]
         fn what_is_written_is_read_again(value in -(1i64 << 62)..(1i64 << 62), digits in 0u32..7) {
             let scale = 10i64.pow(digits);

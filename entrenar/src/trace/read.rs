@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::column::{Column, Dialect, Header, parse_header};
-use super::line::{Cells, LONGEST_LINE, Line, Lines, header_names, unpacked};
+use super::line::{Cells, LONGEST_LINE, Line, Lines, header_names};
 use super::number::parse_scaled;
 use super::{Block, Entry, Row, TextId, TextList, TraceError, TraceEvent};
 use crate::metric::{self, MetricId, NvmlStatus};
@@ -48,7 +48,7 @@ impl TraceReader {
     /// Reads a trace from anywhere, plain or compressed.
     pub fn new(source: impl Read + Send + 'static) -> Result<Self, TraceError> {
         let unreadable = |source| TraceError::Read { line: 0, source };
-        let mut lines = Lines::new(unpacked(source).map_err(unreadable)?);
+        let mut lines = Lines::new(source).map_err(unreadable)?;
         let first = loop {
             match lines.next_line()? {
                 Line::End | Line::TooLong => return Err(TraceError::NoHeader),
@@ -67,8 +67,8 @@ impl TraceReader {
         }
         Ok(Self {
             lines,
+            texts: Texts::new(header.columns.len()),
             header,
-            texts: Texts::default(),
             told: 1,
             warnings,
             rows: 0,
@@ -201,14 +201,47 @@ impl Iterator for TraceReader {
 }
 
 /// Texts that come again and again, numbered.
-#[derive(Default)]
 struct Texts {
     numbers: HashMap<Box<[u8]>, TextId>,
     list: TextList,
+    /// By column: the latest text.
+    latest: Vec<TextId>,
+    /// By text: the one that came after it in its column, the last time. Nodes and GPUs come round in the same order.
+    after: Vec<TextId>,
 }
 
 impl Texts {
-    fn get(&mut self, cell: &[u8]) -> Result<TextId, String> {
+    fn new(columns: usize) -> Self {
+        Self {
+            numbers: HashMap::new(),
+            list: TextList::default(),
+            latest: vec![TextId::NONE; columns],
+            after: vec![TextId::NONE],
+        }
+    }
+
+    /// The number of a cell of a column. It is not empty.
+    fn get(&mut self, column: usize, cell: &[u8]) -> Result<TextId, String> {
+        let latest = self.latest[column];
+        if self.is(latest, cell) {
+            return Ok(latest);
+        }
+        let expected = self.after[latest.0 as usize];
+        let id = if self.is(expected, cell) {
+            expected
+        } else {
+            self.look_up(cell)?
+        };
+        self.after[latest.0 as usize] = id;
+        self.latest[column] = id;
+        Ok(id)
+    }
+
+    fn is(&self, id: TextId, cell: &[u8]) -> bool {
+        self.list.get(id).as_bytes() == cell
+    }
+
+    fn look_up(&mut self, cell: &[u8]) -> Result<TextId, String> {
         if let Some(id) = self.numbers.get(cell) {
             return Ok(*id);
         }
@@ -216,6 +249,7 @@ impl Texts {
             .map_err(|_| "a text is not UTF-8")?
             .into();
         let id = self.list.push(text);
+        self.after.push(TextId::NONE);
         self.numbers.insert(cell.into(), id);
         Ok(id)
     }
@@ -232,31 +266,34 @@ struct Decoder<'a> {
 impl Decoder<'_> {
     fn row(&mut self, line: &[u8], row: &mut Entry) -> Result<(), String> {
         let header = self.header;
-        let (mut timed, mut named) = (false, header.dialect == Dialect::NvidiaSmi);
+        let is_trace = header.dialect == Dialect::Trace;
+        let (mut timed, mut named) = (false, !is_trace);
         if named {
-            row.node = self.texts.get(SMI_NODE.as_bytes())?;
+            row.node = self.texts.look_up(SMI_NODE.as_bytes())?;
         }
         let mut cells = Cells { rest: Some(line) };
         let mut unquoted = Vec::new();
-        let mut count = 0;
-        while let Some(cell) = cells.next(&mut unquoted)? {
-            let column = *header
-                .columns
-                .get(count)
-                .ok_or_else(|| self.wrong_width())?;
-            count += 1;
-            let cell = match header.dialect {
-                Dialect::Trace => cell,
-                Dialect::NvidiaSmi => smi_cell(cell, column),
-            };
+        for (n, column) in header.columns.iter().enumerate() {
+            // Most cells are numbers, plainly written.
+            if let Column::Metric(id, scale) = *column
+                && let Some(number) = cells.plain_number(scale)
+            {
+                row.values.set(id, number);
+                continue;
+            }
+            let cell = cells.next(&mut unquoted)?;
+            let mut cell = cell.ok_or_else(|| self.wrong_width())?;
+            if !is_trace {
+                cell = smi_cell(cell, *column);
+            }
             if cell.is_empty() {
                 continue;
             }
-            timed |= column == Column::Time;
-            named |= column == Column::Node;
-            self.cell(row, column, cell)?;
+            timed |= *column == Column::Time;
+            named |= *column == Column::Node;
+            self.cell(row, (n, *column), cell)?;
         }
-        if count < header.columns.len() {
+        if cells.rest.is_some() {
             return Err(self.wrong_width());
         }
         match (timed, named) {
@@ -273,7 +310,12 @@ impl Decoder<'_> {
         )
     }
 
-    fn cell(&mut self, row: &mut Entry, column: Column, cell: &[u8]) -> Result<(), String> {
+    fn cell(
+        &mut self,
+        row: &mut Entry,
+        (n, column): (usize, Column),
+        cell: &[u8],
+    ) -> Result<(), String> {
         match column {
             Column::Metric(id, scale) => row.values.set(id, number(cell, scale, id)?),
             Column::Mebibytes(id) => {
@@ -285,16 +327,16 @@ impl Decoder<'_> {
             }
             Column::Bits(id) => row.values.set(id, bits(cell)?),
             Column::Time => row.time = self.time(cell)?,
-            Column::Node => row.node = self.texts.get(cell)?,
+            Column::Node => row.node = self.texts.get(n, cell)?,
             Column::Gpu => row.gpu = Some(index(cell)?),
-            Column::Uuid => row.uuid = self.texts.get(cell)?,
-            Column::Model => row.model = self.texts.get(cell)?,
-            Column::Job => row.job = self.texts.get(cell)?,
+            Column::Uuid => row.uuid = self.texts.get(n, cell)?,
+            Column::Model => row.model = self.texts.get(n, cell)?,
+            Column::Job => row.job = self.texts.get(n, cell)?,
             Column::JobKind => {
                 let word = std::str::from_utf8(cell).map_err(|_| "a text is not UTF-8")?;
                 row.job_kind = JobKind::from_name(word);
             }
-            Column::RankGroup => row.rank_group = self.texts.get(cell)?,
+            Column::RankGroup => row.rank_group = self.texts.get(n, cell)?,
             Column::Status => row.values.set(metric::NVML_STATUS, status(cell)?),
             Column::ProcessState => row.values.set(metric::PROCESS_STATE, process_state(cell)?),
             Column::Xid => {
@@ -302,9 +344,9 @@ impl Decoder<'_> {
                 take_xids(cell, self.xids)?;
                 row.xids = (begin as u32, (self.xids.len() - begin) as u32);
             }
-            Column::Rack => row.rack = self.texts.get(cell)?,
-            Column::Switch => row.switch = self.texts.get(cell)?,
-            Column::PowerFeed => row.power_feed = self.texts.get(cell)?,
+            Column::Rack => row.rack = self.texts.get(n, cell)?,
+            Column::Switch => row.switch = self.texts.get(n, cell)?,
+            Column::PowerFeed => row.power_feed = self.texts.get(n, cell)?,
             Column::Arrived => row.arrived = Some(seconds(cell, "arrived")?),
             Column::Interval => {
                 let ms = parse_scaled(cell, 1000).and_then(|ms| u64::try_from(ms).ok());
