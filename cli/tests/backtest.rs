@@ -14,8 +14,15 @@ const HEADER: &str = "time,node,gpu,uuid,job,temperature_celsius,utilization_per
 fn a_node_is_lost() -> String {
     let mut trace = String::from(HEADER);
     for second in 0..240 {
-        for node in ["n1", "n2"].into_iter().filter(|n| second < 180 || *n == "n1") {
-            let _ = writeln!(trace, "{},{node},0,GPU-{node},7,62,99,45,690,", 1_700_000_000 + second);
+        for node in ["n1", "n2"]
+            .into_iter()
+            .filter(|n| second < 180 || *n == "n1")
+        {
+            let _ = writeln!(
+                trace,
+                "{},{node},0,GPU-{node},7,62,99,45,690,",
+                1_700_000_000 + second
+            );
         }
     }
     trace
@@ -88,7 +95,11 @@ fn people_read_what_where_when_and_a_summary() {
 fn several_traces_are_told_apart_and_written_apart() {
     let dir = tempfile::tempdir().expect("a directory");
     let lost = write(dir.path(), "lost.csv", &a_node_is_lost());
-    let fine = write(dir.path(), "fine.csv", &a_node_is_lost().replace(",n2,", ",n1,"));
+    let fine = write(
+        dir.path(),
+        "fine.csv",
+        &a_node_is_lost().replace(",n2,", ",n1,"),
+    );
     let output = backtest(&[&lost, &fine, &"--format", &"jsonl"]);
     let found = objects(&out(&output));
     assert_eq!(found.len(), 1);
@@ -96,7 +107,10 @@ fn several_traces_are_told_apart_and_written_apart() {
 
     let to = dir.path().join("found");
     let output = backtest(&[&lost, &fine, &"--format", &"jsonl", &"--out", &to]);
-    assert_eq!((output.status.code(), out(&output)), (Some(0), String::new()));
+    assert_eq!(
+        (output.status.code(), out(&output)),
+        (Some(0), String::new())
+    );
     let file = |name: &str| fs::read_to_string(to.join(name)).expect("written");
     assert_eq!(objects(&file("lost.jsonl")).len(), 1);
     assert_eq!(file("fine.jsonl"), "");
@@ -117,7 +131,11 @@ fn a_malformed_row_is_named_and_skipped() {
     let trace = write(dir.path(), "t.csv", &text);
     let output = backtest(&[&trace, &"--format", &"jsonl"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(err(&output).contains("line 422: `never` is not a value of column `time`"), "{}", err(&output));
+    assert!(
+        err(&output).contains("line 422: `never` is not a value of column `time`"),
+        "{}",
+        err(&output)
+    );
     assert_eq!(objects(&out(&output)).len(), 1);
 }
 
@@ -127,7 +145,11 @@ fn what_is_no_trace_ends_with_status_2_and_says_why() {
     let many_bad = format!("{HEADER}{}", "x,n1,0,,,,,,,\n".repeat(3));
     for (name, text, reason) in [
         ("empty.csv", "", "has no header line"),
-        ("prose.csv", "once upon a time\nthere was a GPU\n", "has no header line"),
+        (
+            "prose.csv",
+            "once upon a time\nthere was a GPU\n",
+            "has no header line",
+        ),
         ("timeless.csv", "node,gpu\nn1,0\n", "no `time` column"),
         ("nodeless.csv", "time,gpu\n1,0\n", "no `node` column"),
         ("bad.csv", many_bad.as_str(), "3 of 3 rows are malformed"),
@@ -164,7 +186,11 @@ fn a_file_that_is_cut_off_ends_with_status_1() {
     fs::write(&path, &whole[..whole.len() / 2]).expect("writable");
     let output = backtest(&[&path]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(err(&output).contains("damaged or cut off"), "{}", err(&output));
+    assert!(
+        err(&output).contains("damaged or cut off"),
+        "{}",
+        err(&output)
+    );
     fs::write(&path, whole).expect("writable");
     assert_eq!(backtest(&[&path]).status.code(), Some(0));
 }
@@ -198,18 +224,38 @@ fn the_log_of_nvidia_smi_is_read_too() {
     }
     let trace = write(dir.path(), "smi.log", &text);
     let output = backtest(&[&trace]);
-    assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()));
-    assert!(out(&output).contains("100 rows of 2 GPUs on 1 nodes"), "{}", out(&output));
+    assert_eq!(
+        (output.status.code(), err(&output)),
+        (Some(0), String::new())
+    );
+    assert!(
+        out(&output).contains("100 rows of 2 GPUs on 1 nodes"),
+        "{}",
+        out(&output)
+    );
 }
 
 #[test]
 fn a_rules_file_decides_and_a_bad_one_is_refused_with_its_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let trace = write(dir.path(), "lost.csv", &a_node_is_lost());
-    let off = write(dir.path(), "off.yaml", "rules:\n  node_lost:\n    enabled: false\n");
+    let off = write(
+        dir.path(),
+        "off.yaml",
+        "rules:\n  node_lost:\n    enabled: false\n",
+    );
     let output = backtest(&[&trace, &"--rules", &off, &"--format", &"jsonl"]);
-    assert_eq!((output.status.code(), out(&output)), (Some(0), String::new()), "{}", err(&output));
-    let bad = write(dir.path(), "bad.yaml", "rules:\n  node_lost:\n    enabled: perhaps\n");
+    assert_eq!(
+        (output.status.code(), out(&output)),
+        (Some(0), String::new()),
+        "{}",
+        err(&output)
+    );
+    let bad = write(
+        dir.path(),
+        "bad.yaml",
+        "rules:\n  node_lost:\n    enabled: perhaps\n",
+    );
     let output = backtest(&[&trace, &"--rules", &bad]);
     assert_eq!(output.status.code(), Some(2));
     assert!(err(&output).contains("bad.yaml:3"), "{}", err(&output));

@@ -108,7 +108,7 @@ fn a_checkpoint_that_stops_writing_is_a_hang() {
         stage.tick("n02", &[waits.clone(), waits]);
         stage.step();
     }
-    assert_eq!(stage.pages(), "990s Raised critical JobHang job:4711");
+    assert_eq!(stage.pages(), "1010s Raised critical JobHang job:4711");
     let culprits = &stage.said[0].finding.culprits;
     assert_eq!(culprits.len(), 1);
     assert_eq!((culprits[0].node.as_str(), culprits[0].device), ("n01", 0));
@@ -127,10 +127,13 @@ fn a_job_that_the_scheduler_holds_stopped_does_not_hang() {
 }
 
 #[test]
-fn gpus_that_nobody_has_ever_used_are_idle_after_a_quarter_of_an_hour() {
+fn gpus_that_nobody_has_ever_used_are_idle_and_in_the_end_a_start_that_is_stuck() {
     let mut stage = job(JobKind::Train, Restarts::Never);
     stage.play(&NODES, &idle(), 2000);
-    assert_eq!(stage.story(), "900s Raised warning GpuIdle job:4711");
+    assert_eq!(
+        stage.story(),
+        "900s Raised warning GpuIdle job:4711, 1800s Raised warning StartupStuck job:4711"
+    );
 }
 
 #[test]
@@ -157,11 +160,12 @@ fn gpus_that_a_job_has_never_used_are_named_while_it_works_on_the_others() {
     assert_eq!(stage.pages(), "900s Raised warning PartialUse job:4711");
 }
 
-/// Work at a share of the usual pace: memory is touched less, for the steps are fewer.
+/// Work at a share of the usual pace: the steps are fewer, so memory is touched less and less power is drawn.
 fn at_pace(percent: i64, mhz: i64) -> Values {
     working()
         .with(metric::MEMORY_UTILIZATION, 45 * percent / 100)
         .with(metric::SM_CLOCK, mhz)
+        .with(metric::POWER, 120_000 + 5_700 * percent)
 }
 
 #[test]
