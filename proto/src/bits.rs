@@ -68,13 +68,11 @@ impl<'a> BitReader<'a> {
     /// Eight bytes from here on, the first lowest; zeros where there are none.
     fn word(&self, at: usize) -> u64 {
         let rest = &self.bytes[at..];
-        match rest.first_chunk() {
-            Some(eight) => u64::from_le_bytes(*eight),
-            None => {
-                let bytes = rest.iter().rev();
-                bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
-            }
+        if let Some(eight) = rest.first_chunk() {
+            return u64::from_le_bytes(*eight);
         }
+        let bytes = rest.iter().rev();
+        bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
     }
 
     /// The next bit.

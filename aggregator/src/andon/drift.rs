@@ -163,7 +163,9 @@ impl DriftState {
         let for_power = CELSIUS_OF_LIMIT * HUNDREDTHS * more_mw / limit_mw;
         let above = celsius - i64::from(level.celsius) - for_power;
         // Half of the new, half of the old: one odd minute neither begins nor ends anything.
-        let excess = self.excess.map_or(above, |before| (before + above) / 2);
+        let excess = self
+            .excess
+            .map_or(above, |before| i64::midpoint(before, above));
         self.excess = Some(excess);
         self.own = excess - look.peers.others_excess(Some(excess)).unwrap_or(0).max(0);
         let verdict = if self.own >= rule.raise_celsius * HUNDREDTHS {

@@ -49,7 +49,7 @@ impl PowerLevels {
         row: &Values,
         gauge: Option<f32>,
         mean: Option<f32>,
-        n_programs: Option<i64>,
+        n_programs: Option<u32>,
     ) {
         if let Some(mw) = row
             .get(metric::POWER_LIMIT_DEFAULT)

@@ -110,8 +110,6 @@ pub(super) struct Levels {
     pub(super) clock_mhz: f32,
     #[serde(with = "as_bits")]
     pub(super) watts: f32,
-    #[serde(with = "as_bits")]
-    pub(super) link: f32,
 }
 
 impl Default for Levels {
@@ -121,7 +119,6 @@ impl Default for Levels {
             memory_busy: f32::NAN,
             clock_mhz: f32::NAN,
             watts: f32::NAN,
-            link: f32::NAN,
         }
     }
 }
@@ -139,7 +136,6 @@ impl Levels {
         mix(&mut self.memory_busy, other.memory_busy);
         mix(&mut self.clock_mhz, other.clock_mhz);
         mix(&mut self.watts, other.watts);
-        mix(&mut self.link, other.link);
     }
 }
 
@@ -177,9 +173,9 @@ pub(super) struct Pulse {
     /// Bytes a second over NVLink, last time that was seen.
     pub(super) link_rate: Option<f32>,
     /// Worst state of its programs: 2 blocked on input or output, 3 stopped.
-    pub(super) program_state: Option<i64>,
+    pub(super) program_state: Option<u8>,
     /// Programs that have it open.
-    pub(super) n_programs: Option<i64>,
+    pub(super) n_programs: Option<u32>,
     /// Exact mean power since the tick before, or the gauge.
     pub(super) watts: Option<f32>,
     /// What the last row said.
@@ -261,14 +257,15 @@ impl Pulse {
         self.levels
             .learn(model, row, gauge, self.watts, self.n_programs);
         self.activity = self.judge(row);
-        self.note_work(at, interval_ms, row, link);
+        self.note_work(at, interval_ms, row);
         was_reset
     }
 
     fn note_host(&mut self, at: Timestamp, row: &Values, file_bytes: Option<i64>) {
         let n_programs = row.get(metric::PROCESSES);
-        self.n_programs = n_programs.or(self.n_programs);
-        self.program_state = row.get(metric::PROCESS_STATE).or(self.program_state);
+        self.n_programs = n_programs.map(|n| n as u32).or(self.n_programs);
+        let state = row.get(metric::PROCESS_STATE);
+        self.program_state = state.map(|state| state as u8).or(self.program_state);
         let cpu = row.get(metric::PROCESS_CPU);
         self.sees_host |= cpu.is_some() || file_bytes.is_some();
         let cores = self.cpu.rate(at, cpu, 1e3);
@@ -329,7 +326,7 @@ impl Pulse {
         }
     }
 
-    fn note_work(&mut self, at: Timestamp, interval_ms: i64, row: &Values, link: Option<f32>) {
+    fn note_work(&mut self, at: Timestamp, interval_ms: i64, row: &Values) {
         let unseen_ms = self
             .last_at
             .replace(at)
@@ -342,7 +339,7 @@ impl Pulse {
                 self.worked_ms += step_ms;
                 self.worked_at = Some(at);
                 if went_on {
-                    self.note_levels(step_ms, row, link);
+                    self.note_levels(step_ms, row);
                 }
             }
             Some(_) if step_ms >= 2 * interval_ms && unseen_ms > LEAST_UNSEEN_MS => {
@@ -356,14 +353,13 @@ impl Pulse {
         }
     }
 
-    fn note_levels(&mut self, step_ms: i64, row: &Values, link: Option<f32>) {
+    fn note_levels(&mut self, step_ms: i64, row: &Values) {
         let value = |id| row.get(id).map_or(f32::NAN, |value| value as f32);
         let seen = Levels {
             busy: value(metric::UTILIZATION),
             memory_busy: value(metric::MEMORY_UTILIZATION),
             clock_mhz: value(metric::SM_CLOCK),
             watts: self.watts.unwrap_or(f32::NAN),
-            link: link.unwrap_or(f32::NAN),
         };
         let step_ms = step_ms as f32;
         self.short.mix(seen, (step_ms / SHORT_MS).min(1.0));

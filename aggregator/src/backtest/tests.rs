@@ -214,10 +214,9 @@ fn a_clock_that_leaps_alone_is_wrong_and_does_not_move_the_fleet() {
     trace.fleet(&["n1", "n2", "n3"], 0..100, 1);
     for second in 100..300 {
         let at = f64::from(second);
-        for gpu in 0..2 {
-            trace.works(at, "n1", gpu);
-            trace.works(at + 7200.0, "n2", gpu);
-            trace.works(at + 0.2, "n3", gpu);
+        for (n, node) in ["n1", "n2", "n3"].into_iter().enumerate() {
+            let off = [0.0, 7200.0, 0.2][n];
+            (0..2).for_each(|gpu| trace.works(at + off, node, gpu));
         }
     }
     let outcome = trace.judged();

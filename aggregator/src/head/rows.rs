@@ -127,7 +127,9 @@ mod tests {
         #[test]
         fn values_come_back_as_they_were_pushed(pushed in proptest::collection::vec(row(), 0..40)) {
             let mut rows = Rows::default();
-            pushed.iter().for_each(|row| rows.push(row));
+            for row in &pushed {
+                rows.push(row);
+            }
             let flat = |(n, row): (usize, &Values)| row.iter().map(|(m, v)| (n, m, v)).collect::<Vec<_>>();
             let expected: Vec<_> = pushed.iter().enumerate().flat_map(flat).collect();
             prop_assert_eq!(shown(&rows), expected);

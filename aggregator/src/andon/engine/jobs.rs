@@ -15,7 +15,7 @@ use crate::andon::job::{JobWatch, infer};
 use crate::andon::pulse::Activity;
 
 /// Programs of a GPU that are blocked on input or output, or stopped: the state's code.
-const BLOCKED: i64 = 2;
+const BLOCKED: u8 = 2;
 /// Jobs whose hosts tell nothing may all be in a checkpoint for so long, in milliseconds.
 const BLIND_MS: i64 = 150_000;
 /// Ports of a job that has lost its network carry less than this, in bytes a second.

@@ -38,7 +38,7 @@ impl Blame {
 
 /// The stranger a program's state, the higher.
 fn suspicion(gpu: &Gpu) -> f32 {
-    let state = gpu.pulse.program_state.unwrap_or(0) as f32;
+    let state = f32::from(gpu.pulse.program_state.unwrap_or(0));
     let idle_cores = gpu
         .pulse
         .cores

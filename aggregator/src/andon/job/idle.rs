@@ -48,6 +48,8 @@ const ALMOST: f64 = 0.8;
 /// A job that worked less than this share of the time, on few GPUs, works now and then.
 const SPARSE_SHARE: f64 = 0.1;
 const SPARSE_GPUS: usize = 2;
+/// Share of its GPUs that worked before it rested, of a job that is taken to be for work.
+const DENSE: f32 = 0.5;
 /// A job's cord is used to gaps: it is looked at by the fleet's clock, and its own time moves in steps.
 const JOB_STEP: Duration = Duration::from_secs(5);
 
@@ -119,13 +121,19 @@ fn is_sparse(look: &JobLook<'_>) -> bool {
     look.n_members <= SPARSE_GPUS && look.heard().any(|(_, gpu)| sparse(gpu))
 }
 
+/// A job that does not say what it is and works now and then may be a server or a notebook: it rests by right. One that
+/// was never used, or that worked most of the time, does not.
+fn is_known(watch: &JobWatch, look: &JobLook<'_>) -> bool {
+    look.job.kind != JobKind::Unknown || watch.productive_ms == 0 || watch.density >= DENSE
+}
+
 pub(in crate::andon) fn observe(
     watch: &mut JobWatch,
     look: &JobLook<'_>,
     rule: &GpuIdleRule,
     said: &mut Vec<Said>,
 ) {
-    let is_watched = rule.enabled && rule.kinds.contains(&look.job.kind);
+    let is_watched = rule.enabled && rule.kinds.contains(&look.job.kind) && is_known(watch, look);
     if !is_watched && !watch.idle.is_raised() {
         return;
     }
