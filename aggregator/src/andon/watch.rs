@@ -1,6 +1,6 @@
 //! What watches a GPU: every detector of one device behind one trait, and all of them in one struct. *(pure)*
 //!
-//! A new detector is a file with a rule and a state that is a [`Watch`], a line in [`watches!`] below, and a line for its
+//! A new detector is a file with a rule and a state that is a [`Watch`], a line in `watches!` below, and a line for its
 //! rule in the rule set.
 
 use std::time::Duration;
