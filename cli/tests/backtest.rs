@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const HEADER: &str = "time,node,gpu,uuid,job,temperature_celsius,utilization_percent,memory_utilization_percent,power_watts,xid\n";
 
-/// Two nodes work for three minutes; then the second is silent.
+/// Two nodes work on one job for three minutes; then the second is silent, and the first waits for it.
 fn a_node_is_lost() -> String {
     let mut trace = String::from(HEADER);
     for second in 0..240 {
@@ -18,9 +18,10 @@ fn a_node_is_lost() -> String {
             .into_iter()
             .filter(|n| second < 180 || *n == "n1")
         {
+            let busy = if second < 181 { "99,45,690" } else { "100,0,128" };
             let _ = writeln!(
                 trace,
-                "{},{node},0,GPU-{node},7,62,99,45,690,",
+                "{},{node},0,GPU-{node},7,62,{busy},",
                 1_700_000_000 + second
             );
         }
@@ -258,5 +259,5 @@ fn a_rules_file_decides_and_a_bad_one_is_refused_with_its_line() {
     );
     let output = backtest(&[&trace, &"--rules", &bad]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(err(&output).contains("bad.yaml:3"), "{}", err(&output));
+    assert!(err(&output).contains("bad.yaml, line 3"), "{}", err(&output));
 }

@@ -18,7 +18,7 @@ use serde_json::Value;
 const FREE: [&str; 4] = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
 
 /// An uncorrectable memory error: critical.
-const FATAL_XID: u64 = 48;
+const FATAL_XID: u64 = 62;
 
 fn directory() -> tempfile::TempDir {
     entrenar_tests::choose_cryptography();
