@@ -17,7 +17,7 @@ use serde_json::Value;
 /// Free ports of loopback.
 const FREE: [&str; 4] = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
 
-/// An uncorrectable memory error: critical.
+/// The power management unit has halted: critical.
 const FATAL_XID: u64 = 62;
 
 fn directory() -> tempfile::TempDir {
