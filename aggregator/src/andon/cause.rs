@@ -91,7 +91,7 @@ fn is_weighty(cause: &Up, effect: &Up) -> bool {
 }
 
 /// Whether trouble with one thing is trouble for another.
-fn concerns(cause: &Scope, effect: &Scope, fleet: &Fleet) -> bool {
+pub(super) fn concerns(cause: &Scope, effect: &Scope, fleet: &Fleet) -> bool {
     match cause {
         Scope::Fleet => true,
         Scope::Job { .. } => cause.key() == effect.key(),

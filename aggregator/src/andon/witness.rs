@@ -121,7 +121,8 @@ pub(super) fn witness(fleet: &Fleet, silent: &BTreeSet<NodeId>, silence: Silence
         }
     }
     match (stopped, wavers, go_on) {
-        (0, 0, 0) => Witness::Nothing,
+        // None of them has GPUs elsewhere that tell: they may be parts of one that nobody names.
+        (0, 0, 0) => without_jobs(fleet, silent, silence),
         (stopped, wavers, go_on) if go_on >= stopped + wavers => Witness::GoesOn,
         (0, ..) => Witness::Wavers,
         (_, _, 0) => Witness::Stopped,

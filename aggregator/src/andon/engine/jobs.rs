@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use entrenar::unit::Timestamp;
 
-use super::Engine;
-use crate::andon::Kind;
+use super::{Engine, Memory};
+use crate::andon::cause::concerns;
 use crate::andon::job::hang::{began, can_hang};
 use crate::andon::job::infer::Kin;
 use crate::andon::job::look::JobLook;
 use crate::andon::job::together::Dead;
 use crate::andon::job::{JobWatch, infer};
 use crate::andon::pulse::Activity;
+use crate::andon::{CordKey, Kind, Scope};
 
 /// Programs of a GPU that are blocked on input or output, or stopped: the state's code.
 const BLOCKED: u8 = 2;
@@ -33,38 +34,26 @@ impl Engine {
         for name in names {
             self.judge_job(&name, &mut dead);
         }
-        self.judge_together(now, &dead);
+        self.judge_together(now, dead);
     }
 
     fn judge_job(&mut self, name: &str, dead: &mut Vec<Dead>) -> Option<()> {
         let rules = self.rules_of_job(name);
-        let fleet = &mut self.memory.fleet;
+        let Memory { fleet, kin, .. } = &mut self.memory;
+        // Taken out while its detectors look at the rest of the fleet.
         let mut watch = std::mem::take(&mut fleet.jobs.get_mut(name)?.watch);
         let was_slow = watch.slow.is_raised();
         let mut said = Vec::new();
-        let mut at = None;
-        if let Some(job) = fleet.jobs.get(name)
-            && let Some(mut look) = JobLook::of(fleet, name, job)
-            && watch.judged_at.is_none_or(|judged| judged < look.at)
-        {
-            at = Some(look.at);
-            look.progress_at = look.progress_at.max(self.memory.kin.life_of(name, &watch));
-            watch.observe(&look, &rules, &mut said);
-            let dead_ms = watch.dead_ms(look.at);
-            if dead_ms > 0 && can_hang(&watch, &look, &rules.job_hang) {
-                dead.push(dead_job(&look, &watch, dead_ms));
+        if let Some(mut look) = JobLook::of(fleet, name, fleet.jobs.get(name)?) {
+            if watch.judged_at.is_none_or(|judged| judged < look.at) {
+                look.progress_at = look.progress_at.max(kin.life_of(name, &watch));
+                watch.observe(&look, &rules, &mut said);
             }
-        } else if watch.pause.is_some()
-            && let Some(job) = fleet.jobs.get(name)
-            && let Some(look) = JobLook::of(fleet, name, job)
-        {
-            // Nothing new of it since: it is as dead as it was.
-            let dead_ms = watch.dead_ms(look.at);
-            if dead_ms > 0 && can_hang(&watch, &look, &rules.job_hang) {
-                dead.push(dead_job(&look, &watch, dead_ms));
+            if watch.dead_ms(look.at) > 0 && can_hang(&watch, &look, &rules.job_hang) {
+                dead.push(dead_job(&look, &watch));
             }
         }
-        let is_slow = watch.slow.is_raised();
+        let (at, is_slow) = (watch.judged_at, watch.slow.is_raised());
         fleet.jobs.get_mut(name)?.watch = watch;
         if was_slow != is_slow {
             self.freeze(name, is_slow);
@@ -91,9 +80,8 @@ impl Engine {
         }
     }
 
-    fn judge_together(&mut self, now: Timestamp, dead: &[Dead]) {
+    fn judge_together(&mut self, now: Timestamp, mut dead: Vec<Dead>) {
         let rules = Arc::clone(&self.rules);
-        let mut dead = dead.to_vec();
         for job in &mut dead {
             job.is_explained = self.is_explained(&job.job);
         }
@@ -113,29 +101,25 @@ impl Engine {
 
     /// Whether something deeper than the job itself, on one of its nodes, explains why it stands still.
     fn is_explained(&self, name: &str) -> bool {
-        let fleet = &self.memory.fleet;
-        let deeper = |kind| {
-            matches!(
-                kind,
-                Kind::NodeLost | Kind::GpuLost | Kind::GpuUnresponsive | Kind::EccUncorrectable
-            )
+        let deeper = [
+            Kind::NodeLost,
+            Kind::GpuLost,
+            Kind::GpuUnresponsive,
+            Kind::EccUncorrectable,
+        ];
+        let job = Scope::Job {
+            job: name.to_owned(),
+            gpus: Vec::new(),
         };
-        let keys = self.memory.register.keys(|_, scope, kind| {
-            deeper(kind)
-                && match scope {
-                    crate::andon::Scope::Gpu { gpu } => fleet.job_has_gpu(name, &gpu.uuid),
-                    crate::andon::Scope::Node { node } => fleet.job_has_node(name, node),
-                    crate::andon::Scope::Nodes { nodes, .. } => {
-                        nodes.iter().any(|node| fleet.job_has_node(name, node))
-                    }
-                    _ => false,
-                }
-        });
-        !keys.is_empty()
+        let fleet = &self.memory.fleet;
+        let explains = |_: &CordKey, scope: &Scope, kind: Kind| {
+            deeper.contains(&kind) && concerns(scope, &job, fleet)
+        };
+        !self.memory.register.keys(explains).is_empty()
     }
 }
 
-fn dead_job(look: &JobLook<'_>, watch: &JobWatch, dead_ms: i64) -> Dead {
+fn dead_job(look: &JobLook<'_>, watch: &JobWatch) -> Dead {
     let known_ms = watch.gaps.quantile_ms(0.999) * 3 / 2;
     let blind_ms = if look.sees_hosts() { 0 } else { BLIND_MS };
     let mut nodes = BTreeSet::new();
@@ -154,7 +138,7 @@ fn dead_job(look: &JobLook<'_>, watch: &JobWatch, dead_ms: i64) -> Dead {
     Dead {
         job: look.name.to_owned(),
         since: began(look).unwrap_or(look.at),
-        lifeless_ms: dead_ms,
+        lifeless_ms: watch.dead_ms(look.at),
         pause_ms: known_ms.max(blind_ms).min(LONGEST_MS),
         interval_ms: look.interval_ms,
         nodes,

@@ -4,7 +4,7 @@
 //! an evaluation or a new epoch shows life, a hang does not. How long that may last is learned from the job's own
 //! pauses; where hosts tell nothing, patience is longer. Who differs from all others is named, or nobody.
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, Verdict};
 use entrenar::report::JobKind;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ use super::culprit::{self, Blame};
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, gpu_on_node, lasting};
-use crate::andon::rules::{Rule as _, Span, require, rule};
-use crate::andon::{Change, Evidence, Finding, Kind, Scope};
+use crate::andon::rules::{Span, require, rule};
+use crate::andon::{Evidence, Finding};
 
 rule! {
     /// A job that worked gets nothing done any more.
@@ -140,31 +140,18 @@ pub(in crate::andon) fn observe(
     } else {
         Verdict::Between
     };
-    let patience = Patience {
-        hold: Duration::ZERO,
-        settle: rule.settle.0,
-    };
-    let interval = Duration::from_millis(look.interval_ms.max(1000) as u64);
-    let change = watch
-        .hang
-        .cord
-        .observe(look.at, verdict, patience, interval);
-    let Some(change) = change.map(Change::from) else {
+    let step = look.step(&mut watch.hang.cord, verdict, Duration::ZERO, rule.settle.0);
+    let Some(change) = step else {
         return;
     };
     let started_at = began(look).unwrap_or(look.at);
-    said.push(Said {
-        kind: Kind::JobHang,
-        rule: rule.uid(),
-        scope: Scope::Job {
-            job: look.name.to_owned(),
-            gpus: look.places(),
-        },
+    said.push(look.say(
+        rule,
+        look.places(),
         change,
-        severity: rule.severity,
         started_at,
-        finding: describe(watch, look, started_at, rule),
-    });
+        describe(watch, look, started_at, rule),
+    ));
 }
 
 /// When the last of its GPUs left off working; those that go on alone do not count.
@@ -228,6 +215,5 @@ fn describe(
         .missing_if(!seen, "CPU time and files of the job's programs")
         .missing_if(look.n_dark > 0, "some of the job's GPUs are not heard of");
     found.culprits = culprits;
-    found.job = Some(look.name.to_owned());
     found
 }

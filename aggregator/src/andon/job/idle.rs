@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, Verdict};
 use entrenar::report::JobKind;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,8 @@ use crate::andon::finding::{finding, gpu_on_node, lasting, listed};
 use crate::andon::fleet::{Fleet, Job, JobState};
 use crate::andon::gpu::Gpu;
 use crate::andon::pulse::Activity;
-use crate::andon::rules::{Rule as _, Span, require, rule};
-use crate::andon::{Change, Evidence, Finding, GpuAt, Kind, Presence, Scope};
+use crate::andon::rules::{Span, require, rule};
+use crate::andon::{Change, Evidence, Finding, GpuAt, Presence};
 
 rule! {
     /// GPUs that a job holds and that do nothing.
@@ -50,8 +50,6 @@ const SPARSE_SHARE: f64 = 0.1;
 const SPARSE_GPUS: usize = 2;
 /// Share of its GPUs that worked before it rested, of a job that is taken to be for work.
 const DENSE: f32 = 0.5;
-/// A job's cord is used to gaps: it is looked at by the fleet's clock, and its own time moves in steps.
-const JOB_STEP: Duration = Duration::from_secs(5);
 
 /// What is remembered of a job's idleness.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -146,16 +144,11 @@ pub(in crate::andon) fn observe(
     } else {
         Verdict::Fine
     };
-    let patience = Patience {
-        hold: Duration::ZERO,
-        settle: rule.settle.0,
-    };
-    let interval = Duration::from_millis(look.interval_ms as u64).max(JOB_STEP);
     let state = &mut watch.idle;
-    let change = state.cord.observe(look.at, verdict, patience, interval);
+    let step = look.step(&mut state.cord, verdict, Duration::ZERO, rule.settle.0);
     let n_idle = idle.as_ref().map_or(0, |idle| idle.gpus.len());
     let grown = n_idle >= 2 * state.told.max(1);
-    let change = match change.map(Change::from) {
+    let change = match step {
         None if grown && state.cord.is_raised() => Some(Change::Updated),
         other => other,
     };
@@ -170,18 +163,7 @@ pub(in crate::andon) fn observe(
     let gpus = idle.as_ref().map(IdleGpus::places).unwrap_or_default();
     let started_at = idle.as_ref().map_or(look.at, |idle| idle.since);
     let finding = idle.map_or_else(Finding::default, |idle| idle.finding(look, rule));
-    said.push(Said {
-        kind: Kind::GpuIdle,
-        rule: rule.uid(),
-        scope: Scope::Job {
-            job: look.name.to_owned(),
-            gpus,
-        },
-        change,
-        severity: rule.severity,
-        started_at,
-        finding,
-    });
+    said.push(look.say(rule, gpus, change, started_at, finding));
 }
 
 impl IdleGpus<'_> {
@@ -241,7 +223,6 @@ impl IdleGpus<'_> {
             let _ = write!(found.summary, "; {} may hold it up", gpu_on_node(culprit));
         }
         found.culprits = culprits;
-        found.job = Some(name.to_owned());
         found
     }
 }

@@ -1,23 +1,29 @@
 //! What a job's GPUs do together, at one moment of the job's own time. *(pure)*
 
+use std::time::Duration;
+
+use entrenar::andon::{Cord, Patience, Verdict};
 use entrenar::report::{JobKind, Labels};
 use entrenar::unit::Timestamp;
 
 use crate::andon::fleet::{Fleet, Job, Node};
 use crate::andon::gpu::Gpu;
+use crate::andon::job::Said;
 use crate::andon::pulse::Activity;
-use crate::andon::{GpuAt, Presence};
+use crate::andon::rules::Rule;
+use crate::andon::{Change, Finding, GpuAt, Presence, Scope};
 
 /// Of so many GPUs one may still do something while the job as a whole hangs.
 const ALONE_FROM: usize = 4;
 /// … and this share of many.
 const EXCEPTIONS: f64 = 0.1;
+/// A job's cords are used to gaps: it is looked at by the fleet's clock, and its own time moves in steps.
+const JOB_STEP: Duration = Duration::from_secs(5);
 /// A member whose latest sample is this many intervals behind the newest is not heard of.
 const DARK_INTERVALS: i64 = 2;
 
 /// What a job's GPUs do together.
 pub(in crate::andon) struct JobLook<'a> {
-    pub(in crate::andon) fleet: &'a Fleet,
     pub(in crate::andon) name: &'a str,
     pub(in crate::andon) job: &'a Job,
     /// The earliest of the live members' latest samples.
@@ -38,24 +44,27 @@ pub(in crate::andon) struct JobLook<'a> {
     /// The last sign of life of any host.
     pub(in crate::andon) progress_at: Option<Timestamp>,
     link_rate: f32,
+    /// Found once: every detector walks over them.
+    heard: Vec<(&'a Node, &'a Gpu)>,
+    dark: Vec<&'a Gpu>,
 }
 
 impl<'a> JobLook<'a> {
     /// `None`: no member is heard of.
     pub(in crate::andon) fn of(fleet: &'a Fleet, name: &'a str, job: &'a Job) -> Option<Self> {
+        let members: Vec<(&Node, &Gpu)> = fleet.members(job).collect();
         let (mut newest, mut interval_ms) = (None, 0);
-        for (node, gpu) in fleet.members(job).filter(|(node, _)| is_live(node)) {
+        for (node, gpu) in members.iter().filter(|(node, _)| is_live(node)) {
             newest = newest.max(gpu.last_tick);
             interval_ms = interval_ms.max(node.interval_ms);
         }
         let newest = newest?;
         let mut look = Self {
-            fleet,
             name,
             job,
             at: newest,
             interval_ms,
-            n_members: 0,
+            n_members: members.len(),
             n_work: 0,
             n_spin: 0,
             n_idle: 0,
@@ -66,22 +75,25 @@ impl<'a> JobLook<'a> {
             n_with_host: 0,
             progress_at: None,
             link_rate: 0.0,
+            heard: Vec::with_capacity(members.len()),
+            dark: Vec::new(),
         };
-        for (node, gpu) in fleet.members(job) {
+        for (node, gpu) in members {
             look.add(node, gpu, newest);
         }
         Some(look)
     }
 
-    fn add(&mut self, node: &Node, gpu: &Gpu, newest: Timestamp) {
-        self.n_members += 1;
+    fn add(&mut self, node: &'a Node, gpu: &'a Gpu, newest: Timestamp) {
         let heard = gpu
             .last_tick
             .filter(|at| is_live(node) && newest.0 - at.0 <= DARK_INTERVALS * self.interval_ms);
         let Some(tick) = heard.filter(|_| gpu.answers()) else {
             self.n_dark += 1;
+            self.dark.push(gpu);
             return;
         };
+        self.heard.push((node, gpu));
         self.at = self.at.min(tick);
         let pulse = &gpu.pulse;
         match pulse.activity {
@@ -153,33 +165,56 @@ impl<'a> JobLook<'a> {
 
     /// Its members that are heard of, with their nodes.
     pub(in crate::andon) fn heard(&self) -> impl Iterator<Item = (&'a Node, &'a Gpu)> + '_ {
-        let oldest = self.at.0;
-        self.fleet.members(self.job).filter(move |(node, gpu)| {
-            is_live(node) && gpu.answers() && gpu.last_tick.is_some_and(|at| at.0 >= oldest)
-        })
+        self.heard.iter().copied()
     }
 
     /// Its members that are not heard of, or whose device does not answer.
     pub(in crate::andon) fn dark(&self) -> impl Iterator<Item = &'a Gpu> + '_ {
-        let oldest = self.at.0;
-        let is_dark = move |node: &Node, gpu: &Gpu| {
-            !is_live(node) || !gpu.answers() || gpu.last_tick.is_none_or(|at| at.0 < oldest)
-        };
-        self.fleet
-            .members(self.job)
-            .filter(move |(node, gpu)| is_dark(node, gpu))
-            .map(|(_, gpu)| gpu)
+        self.dark.iter().copied()
     }
 
     /// Where it runs, sorted.
     pub(in crate::andon) fn places(&self) -> Vec<GpuAt> {
-        let mut places: Vec<GpuAt> = self
-            .fleet
-            .members(self.job)
-            .map(|(_, gpu)| gpu.at.clone())
-            .collect();
+        let heard = self.heard().map(|(_, gpu)| gpu);
+        let mut places: Vec<GpuAt> = heard.chain(self.dark()).map(|gpu| gpu.at.clone()).collect();
         places.sort();
         places
+    }
+
+    /// Lets a cord of the job take in a verdict, in the job's own time.
+    pub(in crate::andon) fn step(
+        &self,
+        cord: &mut Cord,
+        verdict: Verdict,
+        hold: Duration,
+        settle: Duration,
+    ) -> Option<Change> {
+        let interval = Duration::from_millis(self.interval_ms as u64).max(JOB_STEP);
+        let patience = Patience { hold, settle };
+        cord.observe(self.at, verdict, patience, interval)
+            .map(Change::from)
+    }
+
+    /// What a rule says of the job. `gpus`: those that it is about, sorted.
+    pub(in crate::andon) fn say<R: Rule>(
+        &self,
+        rule: &R,
+        gpus: Vec<GpuAt>,
+        change: Change,
+        started_at: Timestamp,
+        mut finding: Finding,
+    ) -> Said {
+        let job = self.name.to_owned();
+        finding.job = Some(job.clone());
+        Said {
+            kind: R::KIND,
+            rule: rule.uid(),
+            scope: Scope::Job { job, gpus },
+            change,
+            severity: rule.severity(),
+            started_at,
+            finding,
+        }
     }
 
     /// Labels of a finding about the whole job.

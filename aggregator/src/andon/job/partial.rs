@@ -2,17 +2,17 @@
 //!
 //! Most often a wrong `CUDA_VISIBLE_DEVICES` or world size: the devices are paid for and wait for nobody.
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, Verdict};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
+use crate::andon::Evidence;
 use crate::andon::finding::{finding, gpu_on_node, lasting, listed};
 use crate::andon::gpu::Gpu;
-use crate::andon::rules::{Rule as _, Span, require, rule};
-use crate::andon::{Change, Evidence, Kind, Scope};
+use crate::andon::rules::{Span, require, rule};
 
 rule! {
     /// A job works on some of its GPUs and has never used the others.
@@ -58,16 +58,13 @@ pub(in crate::andon) fn observe(
     } else {
         Verdict::Between
     };
-    let patience = Patience {
-        hold: Duration::ZERO,
-        settle: Duration::ZERO,
-    };
-    let interval = Duration::from_millis(look.interval_ms.max(1000) as u64);
-    let change = watch
-        .partial
-        .cord
-        .observe(look.at, verdict, patience, interval);
-    let Some(change) = change.map(Change::from) else {
+    let step = look.step(
+        &mut watch.partial.cord,
+        verdict,
+        Duration::ZERO,
+        Duration::ZERO,
+    );
+    let Some(change) = step else {
         return;
     };
     let since = unused.iter().filter_map(|gpu| gpu.pulse.held_since).min();
@@ -91,17 +88,11 @@ pub(in crate::andon) fn observe(
                 .against(rule.hold.to_string()),
         );
     found.culprits = unused.iter().take(8).map(|gpu| gpu.at.clone()).collect();
-    found.job = Some(look.name.to_owned());
-    said.push(Said {
-        kind: Kind::PartialUse,
-        rule: rule.uid(),
-        scope: Scope::Job {
-            job: look.name.to_owned(),
-            gpus: unused.iter().map(|gpu| gpu.at.clone()).collect(),
-        },
+    said.push(look.say(
+        rule,
+        unused.iter().map(|gpu| gpu.at.clone()).collect(),
         change,
-        severity: rule.severity,
-        started_at: Timestamp(since.0),
-        finding: found,
-    });
+        Timestamp(since.0),
+        found,
+    ));
 }

@@ -4,17 +4,16 @@
 //! GPU is held against its own long mean, so that imbalance between ranks does not matter; the job's pace is the median
 //! of its ranks. Pauses do not count, only what happens between them.
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, Verdict};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
+use crate::andon::Evidence;
 use crate::andon::finding::{finding, lasting, percent};
 use crate::andon::gpu::Gpu;
 use crate::andon::pulse::{Activity, Pulse};
-use crate::andon::rules::{Rule as _, Span, require, rule};
-use crate::andon::{Change, Evidence, Kind, Scope};
+use crate::andon::rules::{Span, require, rule};
 
 rule! {
     /// A job is slower than it was.
@@ -123,16 +122,8 @@ pub(in crate::andon) fn observe(
         _ if watch.slow.cord.since().is_some() => return,
         _ => Verdict::Between,
     };
-    let patience = Patience {
-        hold: rule.hold.0,
-        settle: rule.settle.0,
-    };
-    let interval = Duration::from_millis(look.interval_ms.max(5000) as u64);
-    let change = watch
-        .slow
-        .cord
-        .observe(look.at, verdict, patience, interval);
-    let (Some(change), Some(pace)) = (change.map(Change::from), pace) else {
+    let step = look.step(&mut watch.slow.cord, verdict, rule.hold.0, rule.settle.0);
+    let (Some(change), Some(pace)) = (step, pace) else {
         return;
     };
     let started_at = watch.slow.cord.since().unwrap_or(look.at);
@@ -144,23 +135,11 @@ pub(in crate::andon) fn observe(
     );
     let action = "Look for what all ranks share: network, storage, a power cap. If one rank or node stands out, it is \
                   named apart.";
-    let mut found = finding(rule, &look.labels(), summary, action)
+    let found = finding(rule, &look.labels(), summary, action)
         .with(Evidence::new("pace", percent(f64::from(pace))).against(percent(rule.raise_share)))
         .with(Evidence::new(
             "GPUs that work",
             format!("{} of {}", look.n_work, look.n_members),
         ));
-    found.job = Some(look.name.to_owned());
-    said.push(Said {
-        kind: Kind::JobSlow,
-        rule: rule.uid(),
-        scope: Scope::Job {
-            job: look.name.to_owned(),
-            gpus: look.places(),
-        },
-        change,
-        severity: rule.severity,
-        started_at,
-        finding: found,
-    });
+    said.push(look.say(rule, look.places(), change, started_at, found));
 }

@@ -3,7 +3,7 @@
 //! One replica of an elastic job, or a pipeline beside others, may hang without the job as a whole standing still. Its
 //! GPUs have worked, show no life for long, and are too many to be a rank that waits its turn.
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, Verdict};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, gpu_on_node, lasting, listed};
 use crate::andon::gpu::Gpu;
 use crate::andon::pulse::Activity;
-use crate::andon::rules::{Rule as _, Span, require, rule};
-use crate::andon::{Change, Evidence, GpuAt, Kind, Scope};
+use crate::andon::rules::{Span, require, rule};
+use crate::andon::{Evidence, GpuAt};
 
 rule! {
     /// Part of a job has stopped while the rest goes on.
@@ -73,16 +73,13 @@ pub(in crate::andon) fn observe(
     } else {
         Verdict::Between
     };
-    let patience = Patience {
-        hold: Duration::ZERO,
-        settle: rule.settle.0,
-    };
-    let interval = Duration::from_millis(look.interval_ms.max(1000) as u64);
-    let change = watch
-        .stall
-        .cord
-        .observe(look.at, verdict, patience, interval);
-    let Some(change) = change.map(Change::from) else {
+    let step = look.step(
+        &mut watch.stall.cord,
+        verdict,
+        Duration::ZERO,
+        rule.settle.0,
+    );
+    let Some(change) = step else {
         return;
     };
     let longest = stuck.iter().filter_map(|gpu| dead_ms(look, gpu)).max();
@@ -121,19 +118,13 @@ pub(in crate::andon) fn observe(
         ));
     }
     found.culprits = culprits;
-    found.job = Some(look.name.to_owned());
-    said.push(Said {
-        kind: Kind::JobStall,
-        rule: rule.uid(),
-        scope: Scope::Job {
-            job: look.name.to_owned(),
-            gpus: look.places(),
-        },
+    said.push(look.say(
+        rule,
+        look.places(),
         change,
-        severity: rule.severity,
-        started_at: entrenar::unit::Timestamp(started_at),
-        finding: found,
-    });
+        entrenar::unit::Timestamp(started_at),
+        found,
+    ));
 }
 
 /// Of those that stopped, the few that idle while the others wait busily.

@@ -3,7 +3,7 @@
 //! Images are pulled, weights loaded and kernels compiled for minutes by right. Half an hour in which ranks wait for
 //! one that never arrives is none of these. A job in which nobody even waits is idle, not stuck.
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, Verdict};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::culprit::{self, Blame};
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
+use crate::andon::Evidence;
 use crate::andon::finding::{finding, gpu_on_node, lasting};
-use crate::andon::rules::{Rule as _, Span, require, rule};
-use crate::andon::{Change, Evidence, Kind, Scope};
+use crate::andon::rules::{Span, require, rule};
 
 rule! {
     /// A job has its GPUs for long and has not begun to work.
@@ -72,16 +72,13 @@ pub(in crate::andon) fn observe(
     } else {
         Verdict::Between
     };
-    let patience = Patience {
-        hold: Duration::ZERO,
-        settle: Duration::ZERO,
-    };
-    let interval = Duration::from_millis(look.interval_ms.max(1000) as u64);
-    let change = watch
-        .startup
-        .cord
-        .observe(look.at, verdict, patience, interval);
-    let Some(change) = change.map(Change::from) else {
+    let step = look.step(
+        &mut watch.startup.cord,
+        verdict,
+        Duration::ZERO,
+        Duration::ZERO,
+    );
+    let Some(change) = step else {
         return;
     };
     let Blame { culprits, why } = culprit::of(look);
@@ -102,19 +99,13 @@ pub(in crate::andon) fn observe(
             "CPU time and files of the job's programs",
         );
     found.culprits = culprits;
-    found.job = Some(look.name.to_owned());
-    said.push(Said {
-        kind: Kind::StartupStuck,
-        rule: rule.uid(),
-        scope: Scope::Job {
-            job: look.name.to_owned(),
-            gpus: look.places(),
-        },
+    said.push(look.say(
+        rule,
+        look.places(),
         change,
-        severity: rule.severity,
-        started_at: stuck_since(look).unwrap_or(since),
-        finding: found,
-    });
+        stuck_since(look).unwrap_or(since),
+        found,
+    ));
 }
 
 /// The last sign of life of its hosts.

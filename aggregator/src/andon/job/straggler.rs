@@ -6,11 +6,10 @@
 //! falls) while all others wait busily for them (theirs rises). Everything is held against each GPU's own past: a
 //! pipeline stage that is always slower is no straggler.
 
-use entrenar::andon::{Cord, Patience, Verdict};
+use entrenar::andon::{Cord, Verdict};
 use entrenar::gpu::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::look::JobLook;
 use super::slow::{pace, pace_of};
@@ -18,7 +17,7 @@ use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, gpu_on_node, percent};
 use crate::andon::gpu::Gpu;
 use crate::andon::rules::{Rule as _, Span, require, rule};
-use crate::andon::{Change, Evidence, Finding, GpuAt, Kind, Scope};
+use crate::andon::{Evidence, Finding, GpuAt, Kind, Scope};
 
 rule! {
     /// One rank, or one node, makes all others wait.
@@ -109,13 +108,8 @@ pub(in crate::andon) fn observe(
         Who::Gpu(_) => rule.hold.0,
         Who::Node(_) => rule.node_hold.0,
     };
-    let patience = Patience {
-        hold,
-        settle: rule.settle.0,
-    };
-    let interval = Duration::from_millis(look.interval_ms.max(1000) as u64);
-    let change = state.cord.observe(look.at, verdict, patience, interval);
-    let Some(change) = change.map(Change::from) else {
+    let step = look.step(&mut state.cord, verdict, hold, rule.settle.0);
+    let Some(change) = step else {
         return;
     };
     let started_at = state.cord.since().unwrap_or(look.at);
