@@ -1,7 +1,7 @@
 //! NvlinkError: a link between GPUs makes errors, or is down. *(pure)*
 //!
-//! Single CRC errors are normal and are sent again. A link that must recover, or errors by the dozen, come before a link
-//! that fails: a warning. A link that was up and is down, or errors that take its bandwidth, are a call.
+//! Single CRC errors are normal and are sent again. A link that must recover, or errors by the dozen or in floods, come
+//! before a link that fails: a warning, while the job goes on. A link that was up and is down is a call.
 
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,13 +16,15 @@ use super::{Change, Evidence, Finding, Severity};
 rule! {
     /// A link between GPUs makes errors, or is down.
     NvlinkErrorRule: NvlinkError, named "nvlink_error", Warning, true;
-    /// How much a link that is down, or full of errors, matters.
+    /// How much a link that is down matters.
     down_severity: Severity = Severity::Critical;
+    /// How much a link that is full of errors matters: a job that it slows is told apart.
+    flood_severity: Severity = Severity::Warning;
     /// Recoveries within ten minutes that are a warning.
     recoveries: u32 = 1;
     /// CRC errors within ten minutes that are a warning.
     crc_errors: u32 = 20;
-    /// CRC errors a second, over a minute, that take a link's bandwidth.
+    /// CRC errors a second, over a minute, of a link that is full of them.
     crc_per_second: u32 = 100;
     /// How many looks in a row a link must be down.
     ticks: u32 = 2;
@@ -50,8 +52,17 @@ pub(super) struct NvlinkState {
     links: Option<(i16, i16)>,
     /// Looks in a row with fewer links than there were.
     down: u32,
-    grave: bool,
+    worst: Worst,
     xid: Option<u16>,
+}
+
+/// How bad it has been.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Worst {
+    #[default]
+    Errors,
+    Flood,
+    Down,
 }
 
 impl Watch for NvlinkState {
@@ -79,24 +90,29 @@ impl Watch for NvlinkState {
         if !is_down && !floods && !errs {
             return None;
         }
-        self.strike(look.at, is_down || floods)
+        let how = match (is_down, floods) {
+            (true, _) => Worst::Down,
+            (false, true) => Worst::Flood,
+            (false, false) => Worst::Errors,
+        };
+        self.strike(look.at, how)
     }
 
     fn hear(&mut self, at: Timestamp, xid: u64, _: &NvlinkErrorRule) -> Option<Change> {
-        let grave = match xid {
-            74 | 136 | 150 | 155 => true,
-            144..=149 => false,
+        let how = match xid {
+            74 | 136 | 150 | 155 => Worst::Down,
+            144..=149 => Worst::Errors,
             _ => return None,
         };
         self.xid = u16::try_from(xid).ok();
-        self.strike(at, grave)
+        self.strike(at, how)
     }
 
     fn severity(&self, rule: &NvlinkErrorRule) -> Severity {
-        if self.grave {
-            rule.down_severity
-        } else {
-            rule.severity
+        match self.worst {
+            Worst::Errors => rule.severity,
+            Worst::Flood => rule.severity.max(rule.flood_severity),
+            Worst::Down => rule.down_severity,
         }
     }
 
@@ -118,7 +134,7 @@ impl Watch for NvlinkState {
                 "NVLinks of {gpu} make errors: {crc} CRC errors and {recoveries} recoveries in ten minutes"
             ),
         };
-        let action = if self.grave {
+        let action = if self.worst == Worst::Down {
             "Drain the node, reset the GPUs at both ends and look at the fabric manager's log; reseat or replace the link if \
              it fails again."
         } else {
@@ -161,9 +177,9 @@ impl NvlinkState {
         };
     }
 
-    fn strike(&mut self, at: Timestamp, grave: bool) -> Option<Change> {
-        let worse = grave && !self.grave;
-        self.grave |= grave;
+    fn strike(&mut self, at: Timestamp, how: Worst) -> Option<Change> {
+        let worse = how > self.worst;
+        self.worst = self.worst.max(how);
         let change = self.latch.strike(at);
         change.or(worse.then_some(Change::Updated))
     }
@@ -171,7 +187,7 @@ impl NvlinkState {
     fn settle(&mut self, look: &Look<'_>, rule: &NvlinkErrorRule) -> Option<Change> {
         let change = self.latch.settle(look.at, rule.settle.0);
         if change.is_some() {
-            (self.grave, self.xid) = (false, None);
+            (self.worst, self.xid) = (Worst::Errors, None);
         }
         change
     }

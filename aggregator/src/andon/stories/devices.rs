@@ -366,6 +366,26 @@ fn a_link_that_worsens_and_fails_is_told_twice_at_most() {
 }
 
 #[test]
+fn a_link_full_of_errors_is_a_warning_and_once_it_is_down_a_call() {
+    let mut stage = Stage::new(RuleSet::default());
+    stage.hello("n01", 1, &[]);
+    let link = |errors: i64, links: i64| {
+        working()
+            .with(metric::NVLINK_CRC_ERRORS, errors)
+            .with(metric::NVLINK_ACTIVE_LINKS, links)
+    };
+    for second in 0..300 {
+        stage.play(&["n01"], &link(second * 150, 18), 1);
+    }
+    assert_eq!(stage.pages(), "1s Raised warning NvlinkError gpu:GPU-n01-0");
+    stage.play(&["n01"], &link(45_000, 17), 5);
+    let gpu = "gpu:GPU-n01-0";
+    let story = stage.story();
+    let call = format!("301s Updated critical NvlinkError {gpu}");
+    assert!(story.ends_with(&call), "{story}");
+}
+
+#[test]
 fn a_gpu_that_fails_twice_in_a_day_is_for_the_list_and_each_failure_is_a_page() {
     let mut stage = Stage::new(RuleSet::default());
     stage.hello("n01", 1, &[]);
