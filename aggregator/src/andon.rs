@@ -15,6 +15,7 @@ mod counter;
 mod custom;
 mod drift;
 mod ecc;
+mod effort;
 mod engine;
 mod finding;
 mod flapping;
@@ -63,6 +64,7 @@ use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use effort::Effort;
 pub use engine::Engine;
 pub use fleet::{JobState, JobView};
 pub use rules::{RuleBook, RuleSet, RulesError};

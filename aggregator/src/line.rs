@@ -5,6 +5,7 @@
 
 pub mod driver;
 pub mod keep;
+mod lag;
 mod look;
 pub(crate) mod offset;
 mod stream;
@@ -25,6 +26,7 @@ use crate::notify::route::Routes;
 use crate::status::Counts;
 use crate::store::{JournalEntry, JournalPosition};
 
+pub use lag::Lag;
 pub use stream::ConnectionId;
 use stream::{Admission, Stream};
 
@@ -79,6 +81,7 @@ pub struct Line {
     /// The row up to which marks and a snapshot are kept, and when they were.
     last_snapshot: Option<(JournalPosition, Timestamp)>,
     advanced_to: Timestamp,
+    lag: Lag,
 }
 
 impl Line {
@@ -98,6 +101,7 @@ impl Line {
             forgotten: JournalPosition(0),
             last_snapshot: None,
             advanced_to: Timestamp(0),
+            lag: Lag::default(),
             config,
         }
     }
@@ -249,11 +253,24 @@ impl Line {
         current.map(|stream| stream.connection = None).is_some()
     }
 
-    /// Moves the engine's clock.
-    pub fn advance(&mut self, now: Timestamp) {
-        self.journal(JournalEntry::Advance { to: now });
-        self.move_to(now);
-        self.settle(now);
+    /// Moves the engine's clock: to `now`, or, while what agents have said still waits, to where it was taken in. So
+    /// nobody looks silent whose words nobody has read yet.
+    pub fn advance(&mut self, now: Timestamp, others_wait: bool) {
+        let to = self.lag.engine_time(now, others_wait);
+        self.engine.set_effort(self.lag.effort());
+        self.journal(JournalEntry::Advance { to });
+        self.move_to(to);
+        self.settle(to);
+    }
+
+    /// What is taken in now was received then.
+    pub fn took(&mut self, received_at: Timestamp) {
+        self.lag.took(received_at);
+    }
+
+    /// How far the engine is behind.
+    pub fn lag(&self) -> &Lag {
+        &self.lag
     }
 
     fn move_to(&mut self, now: Timestamp) {
@@ -316,6 +333,8 @@ impl Line {
                 .values()
                 .map(|s| s.present().gpus.len() as u64)
                 .sum(),
+            andon_lag_ms: self.lag.behind().as_millis() as u64,
+            andon_shed: self.lag.shed(),
             ..self.counts
         }
     }

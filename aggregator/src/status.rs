@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use entrenar::expose::{LabelText, Page};
 use entrenar::metric::Kind;
@@ -39,6 +40,8 @@ pub struct Counts {
     pub gpus: u64,
     /// Engine's clock behind ours, in milliseconds.
     pub andon_lag_ms: u64,
+    /// For how long rules about trends, and those that only warn, were left out.
+    pub andon_shed: [Duration; 2],
 }
 
 /// What the edges count, and whether they are well.
@@ -193,6 +196,7 @@ pub fn write(page: &mut Page, counts: &Counts, vitals: &Vitals, now: Timestamp) 
         "Times that a changed rules file was refused; the rules of before stayed.",
         vitals.rules_reload_failures.load(Relaxed),
     );
+    write_shed(page, counts);
     write_outbox(page, vitals);
     let mut gauge = |name: &str, help: &str, value: f64| {
         page.family(name, Kind::Gauge, help)
@@ -215,7 +219,7 @@ pub fn write(page: &mut Page, counts: &Counts, vitals: &Vitals, now: Timestamp) 
     );
     gauge(
         "entrenar_andon_lag_seconds",
-        "How far the engine's clock is behind.",
+        "How far the rules are behind what agents have said.",
         counts.andon_lag_ms as f64 / 1e3,
     );
     gauge(
@@ -233,6 +237,15 @@ pub fn write(page: &mut Page, counts: &Counts, vitals: &Vitals, now: Timestamp) 
         "The aggregator's wall clock.",
         now.as_secs_f64(),
     );
+}
+
+/// What the rules left out, by class.
+fn write_shed(page: &mut Page, counts: &Counts) {
+    let help = "Seconds for which rules of a class were left out because the rules were behind.";
+    let mut family = page.family("entrenar_andon_shed_seconds_total", Kind::Counter, help);
+    for (class, shed) in ["trend", "warning"].into_iter().zip(counts.andon_shed) {
+        family.sample(&LabelText::new([("class", class)]), shed.as_secs_f64());
+    }
 }
 
 /// What became of messages, by receiver.

@@ -56,6 +56,7 @@ pub struct Fleet {
     now: Timestamp,
     step: Duration,
     connections: u64,
+    is_jammed: bool,
     crash: Option<Crash>,
     /// What a crash has struck already: each step of each story once.
     struck: BTreeSet<(CordKey, String)>,
@@ -86,6 +87,7 @@ impl Fleet {
             now,
             step: Duration::from_secs(1),
             connections: 0,
+            is_jammed: false,
             crash: None,
             struck: BTreeSet::new(),
         };
@@ -224,6 +226,11 @@ impl Fleet {
         }
     }
 
+    /// Lets what agents say wait before the aggregator, as when it lacks CPU; or no longer.
+    pub fn jam(&mut self, on: bool) {
+        self.is_jammed = on;
+    }
+
     /// Starts some nodes, or takes their power: a dead one neither samples nor says goodbye.
     pub fn power(&mut self, on: bool, which: impl Fn(usize) -> bool) {
         for n in self.those(which) {
@@ -291,7 +298,7 @@ impl Fleet {
             self.tick_agent(n);
         }
         if let Some(line) = &mut self.line {
-            line.advance(self.now);
+            line.advance(self.now, self.is_jammed);
         }
         self.settle();
     }
@@ -309,7 +316,7 @@ impl Fleet {
             }
             return agent.hang_up(Some(line));
         }
-        if !agent.is_linked {
+        if !agent.is_linked || self.is_jammed {
             return;
         }
         if agent.connection.is_none() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entrenar::metric::POWER;
 use entrenar::sim::Scenario;
-use entrenar_aggregator::andon::{Kind, RuleBook, Scope};
+use entrenar_aggregator::andon::{Effort, Kind, RuleBook, Scope};
 use entrenar_aggregator::incident::{NoticeEvent, State};
 use entrenar_tests::{Crash, Fleet};
 
@@ -99,6 +99,29 @@ fn all_agents_gone_for_20_s_is_no_page() {
         "{}",
         fleet.heard()
     );
+}
+
+#[test]
+fn an_aggregator_that_is_behind_says_so_and_takes_nobody_for_silent() {
+    let mut fleet = wide();
+    fleet.run(60 * SECOND);
+    fleet.jam(true);
+    fleet.run(20 * SECOND);
+    let lag = fleet.line().lag();
+    let behind = lag.behind();
+    assert!((19 * SECOND..=20 * SECOND).contains(&behind), "{behind:?}");
+    assert_eq!(lag.effort(), Effort::CallsOnly);
+    fleet.jam(false);
+    fleet.run(15 * SECOND);
+    let lag = fleet.line().lag();
+    assert_eq!((lag.behind(), lag.effort()), (Duration::ZERO, Effort::All));
+    assert_eq!(fleet.heard(), "");
+    // A minute in which nothing was watched is worth a word about us, and none about the nodes.
+    fleet.jam(true);
+    fleet.run(60 * SECOND);
+    fleet.jam(false);
+    fleet.run(15 * SECOND);
+    assert_eq!(kinds(&fleet, NoticeEvent::Trigger), ["MonitoringFault"]);
 }
 
 #[test]

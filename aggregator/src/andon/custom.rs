@@ -19,6 +19,7 @@ use entrenar::report::Labels;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::effort::Effort;
 use super::gpu::{Gpu, Tick};
 use super::rules::RuleSummary;
 use super::rules::selector::{Selector, Subject};
@@ -95,6 +96,10 @@ impl Custom {
         }
     }
 
+    pub(super) fn severity(&self) -> Severity {
+        self.severity
+    }
+
     /// Whether it watches a thing; `on_node`: the thing is a node.
     pub(super) fn is_for(&self, subject: Subject<'_>, on_node: bool) -> bool {
         self.enabled && self.condition.is_on_node() == on_node && self.selector.matches(subject)
@@ -128,7 +133,7 @@ pub(super) fn are(states: &[CustomState], rules: &[Custom], places: &[u16]) -> b
 /// Lets the rules of a GPU look at a row that is news.
 pub(super) fn look_at_gpu(
     gpu: &mut Gpu,
-    tick: Tick<'_>,
+    (tick, effort): (Tick<'_>, Effort),
     rules: &[Custom],
     medians: &Medians,
     said: &mut Vec<Said>,
@@ -139,6 +144,9 @@ pub(super) fn look_at_gpu(
     let mut states = std::mem::take(&mut gpu.custom);
     for state in &mut states {
         let rule = &rules[usize::from(state.place)];
+        if !effort.admits_custom(rule) {
+            continue;
+        }
         let median = match rule.condition {
             Condition::Deviation { peers, .. } => medians.of(&rule.uid, peers.group_of(gpu)),
             _ => None,

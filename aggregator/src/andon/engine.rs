@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cooling::Cooling;
 use super::custom::Medians;
+use super::effort::Effort;
 use super::fleet::{Fleet, JobView, Node};
 use super::job::idle::job_state;
 use super::job::infer::Kin;
@@ -41,6 +42,8 @@ pub struct Engine {
     /// Where no override says otherwise.
     rules: Arc<RuleSet>,
     index: RuleIndex,
+    /// Of the present moment: a restart begins with all.
+    effort: Effort,
     memory: Memory,
 }
 
@@ -84,6 +87,7 @@ impl Engine {
         let mut engine = Self {
             rules: Arc::clone(book.base()),
             index: RuleIndex::new(book),
+            effort: Effort::All,
             memory,
         };
         engine.memory.fleet.index();
@@ -262,6 +266,11 @@ impl Engine {
             node.n_lost = node.n_lost.saturating_add(n_lost);
             node.lost_history_at = Some(now);
         }
+    }
+
+    /// How much of its work it does from now on.
+    pub fn set_effort(&mut self, effort: Effort) {
+        self.effort = effort;
     }
 
     /// Time passes: absence, holds that end, causes that have gone.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cooling::is_hot;
 use super::custom::CustomState;
+use super::effort::Effort;
 use super::job::infer::is_inferred;
 use super::peers::Peers;
 use super::pulse::{Activity, Pulse};
@@ -169,7 +170,13 @@ impl Gpu {
     }
 
     /// Looks at a row that is news. What the cords say is added to `said`.
-    pub(super) fn observe(&mut self, tick: Tick<'_>, rules: &RuleSet, said: &mut Vec<Signal>) {
+    pub(super) fn observe(
+        &mut self,
+        tick: Tick<'_>,
+        effort: Effort,
+        rules: &RuleSet,
+        said: &mut Vec<Signal>,
+    ) {
         let Tick {
             at, now, interval, ..
         } = tick;
@@ -203,7 +210,7 @@ impl Gpu {
             was_reset,
             ..self.look(at, interval, &sample, tick.peers)
         };
-        self.watches.observe(&look, rules, said);
+        self.watches.observe(&look, effort, rules, said);
     }
 
     /// Nothing came of it in a tick in which others of its node reported. Rows of one tick may come one by one after a
@@ -223,7 +230,7 @@ impl Gpu {
             is_absent: true,
             ..self.look(tick.at, tick.interval, &sample, tick.peers)
         };
-        self.watches.observe(&look, rules, said);
+        self.watches.observe(&look, Effort::All, rules, said);
     }
 
     fn look<'a>(
@@ -364,7 +371,7 @@ mod tests {
                 row: &row,
                 peers: Peers::default(),
             };
-            gpu.observe(tick, &rules, &mut Vec::new());
+            gpu.observe(tick, Effort::All, &rules, &mut Vec::new());
             gpu.watches
                 .xid
                 .note(tick.at, second as u64, Severity::Warning);

@@ -21,6 +21,7 @@ use entrenar::report::JobKind;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::effort::Effort;
 use super::rules::{RuleSet, Span};
 use super::{Change, Finding, Kind, RuleUid, Scope, Severity};
 use gaps::Gaps;
@@ -171,18 +172,36 @@ impl JobWatch {
     }
 
     /// Judges a job. What its cords say is added to `said`.
-    pub(super) fn observe(&mut self, look: &JobLook<'_>, rules: &RuleSet, said: &mut Vec<Said>) {
+    pub(super) fn observe(
+        &mut self,
+        look: &JobLook<'_>,
+        effort: Effort,
+        rules: &RuleSet,
+        said: &mut Vec<Said>,
+    ) {
         self.note(look);
         if look.is_suspended() {
             return;
         }
         hang::observe(self, look, &rules.job_hang, said);
-        stall::observe(self, look, &rules.job_stall, said);
-        startup::observe(self, look, &rules.startup_stuck, said);
-        idle::observe(self, look, &rules.gpu_idle, said);
-        partial::observe(self, look, &rules.partial_use, said);
-        slow::observe(self, look, &rules.job_slow, said);
-        straggler::observe(self, look, &rules.straggler, said);
+        if effort.admits(Kind::JobStall, rules.job_stall.severity) {
+            stall::observe(self, look, &rules.job_stall, said);
+        }
+        if effort.admits(Kind::StartupStuck, rules.startup_stuck.severity) {
+            startup::observe(self, look, &rules.startup_stuck, said);
+        }
+        if effort.admits(Kind::GpuIdle, rules.gpu_idle.severity) {
+            idle::observe(self, look, &rules.gpu_idle, said);
+        }
+        if effort.admits(Kind::PartialUse, rules.partial_use.severity) {
+            partial::observe(self, look, &rules.partial_use, said);
+        }
+        if effort.admits(Kind::JobSlow, rules.job_slow.severity) {
+            slow::observe(self, look, &rules.job_slow, said);
+        }
+        if effort.admits(Kind::Straggler, rules.straggler.severity) {
+            straggler::observe(self, look, &rules.straggler, said);
+        }
     }
 }
 

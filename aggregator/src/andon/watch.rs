@@ -11,6 +11,7 @@ use entrenar::report::{JobKind, Labels};
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::effort::Effort;
 use super::peers::Peers;
 use super::recent::Recent;
 use super::rules::{Rule, RuleSet};
@@ -111,10 +112,19 @@ macro_rules! watches {
         }
 
         impl Watches {
-            /// Each looks at a row. What they say is added to `said`.
-            pub(super) fn observe(&mut self, look: &Look<'_>, rules: &RuleSet, said: &mut Vec<Signal>) {
+            /// Each that must look at a row does. What they say is added to `said`.
+            pub(super) fn observe(
+                &mut self,
+                look: &Look<'_>,
+                effort: Effort,
+                rules: &RuleSet,
+                said: &mut Vec<Signal>,
+            ) {
                 let answers = look.status == NvmlStatus::Ok;
-                $(if rules.$field.enabled && (answers || !<$state as Watch>::NEEDS_DATA) {
+                $(if rules.$field.enabled
+                    && (answers || !<$state as Watch>::NEEDS_DATA)
+                    && effort.admits(kind_of::<$state>(), rules.$field.severity())
+                {
                     let change = self.$field.observe(look, &rules.$field);
                     said.extend(change.map(|change| Signal { kind: kind_of::<$state>(), change }));
                 })*

@@ -89,10 +89,13 @@ impl Session {
         // The line may have ended first.
         let _ = self
             .line
-            .tell(FromAgent::Disconnected {
-                stream,
-                connection: self.connection,
-            })
+            .tell(
+                self.clock.now(),
+                FromAgent::Disconnected {
+                    stream,
+                    connection: self.connection,
+                },
+            )
             .await;
         self.end(end).await;
     }
@@ -136,7 +139,7 @@ impl Session {
             bytes,
             reply,
         };
-        self.line.tell(message).await.map_err(|_| End::Stopping)?;
+        self.tell(message).await?;
         match answer.await {
             Ok(Ok(progress)) => {
                 info!(%node, "agent connected");
@@ -243,13 +246,11 @@ impl Session {
         match decode_record(&bytes) {
             Ok(decoded) => {
                 self.n_unsaid += 1;
-                let received_at = self.clock.now();
                 let n_unknown = decoded.n_unknown_metrics;
                 let record = Box::new(decoded.record);
                 self.tell(FromAgent::Record {
                     stream,
                     sent_at,
-                    received_at,
                     record,
                     n_unknown,
                     bytes,
@@ -275,7 +276,11 @@ impl Session {
     }
 
     async fn tell(&self, message: FromAgent) -> Result<(), End> {
-        self.line.tell(message).await.map_err(|_| End::Stopping)
+        let now = self.clock.now();
+        self.line
+            .tell(now, message)
+            .await
+            .map_err(|_| End::Stopping)
     }
 }
 

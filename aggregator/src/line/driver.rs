@@ -18,10 +18,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::keep::{InFlight, Progress};
 use super::{ConnectionId, HelloRefused, Line};
+use crate::andon::Effort;
 use crate::incident::book::BookError;
 use crate::incident::{Decision, Incident, light};
 use crate::notify::decider::DeciderHandle;
@@ -58,6 +59,12 @@ const LAST_COMMIT: Duration = Duration::from_secs(3);
 #[error("the line has ended")]
 pub struct LineGone;
 
+/// What a connection said, and when it was received.
+pub struct Heard {
+    pub at: Timestamp,
+    pub what: FromAgent,
+}
+
 /// What connections say.
 pub enum FromAgent {
     Hello {
@@ -69,7 +76,6 @@ pub enum FromAgent {
     Record {
         stream: StreamId,
         sent_at: Timestamp,
-        received_at: Timestamp,
         record: Box<Record>,
         n_unknown: u32,
         bytes: Vec<u8>,
@@ -98,14 +104,15 @@ type Question = Box<dyn FnOnce(&mut Line, Timestamp) -> Option<Word> + Send>;
 /// How everyone else speaks to the line.
 #[derive(Clone)]
 pub struct LineHandle {
-    agents: mpsc::Sender<FromAgent>,
+    agents: mpsc::Sender<Heard>,
     questions: mpsc::Sender<Question>,
 }
 
 impl LineHandle {
     /// Hands over what an agent said; waits while the line is busy.
-    pub async fn tell(&self, message: FromAgent) -> Result<(), LineGone> {
-        self.agents.send(message).await.map_err(|_| LineGone)
+    pub async fn tell(&self, at: Timestamp, what: FromAgent) -> Result<(), LineGone> {
+        let heard = Heard { at, what };
+        self.agents.send(heard).await.map_err(|_| LineGone)
     }
 
     /// Asks the line something.
@@ -166,7 +173,7 @@ pub struct Driver {
     deciding: FuturesUnordered<BoxFuture<'static, Deciding>>,
     live: Arc<Live>,
     vitals: Arc<Vitals>,
-    agents: mpsc::Receiver<FromAgent>,
+    agents: mpsc::Receiver<Heard>,
     questions: mpsc::Receiver<Question>,
     acks: HashMap<StreamId, watch::Sender<Progress>>,
     commit: Option<Commit>,
@@ -220,7 +227,7 @@ impl Driver {
                 () = stop.cancelled() => break,
                 done = wait_for(&mut self.commit) => self.settle_commit(done),
                 Some(decided) = self.deciding.next(), if !self.deciding.is_empty() => self.show(decided),
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => self.tick(reads),
                 Some(question) = self.questions.recv() => {
                     if let Some(Word { decision, recorded }) = question(&mut self.line, self.clock.now()) {
                         self.decide(decision, Some(recorded)).await;
@@ -243,9 +250,9 @@ impl Driver {
         self.finish().await;
     }
 
-    fn take(&mut self, message: FromAgent) {
-        let now = self.clock.now();
-        match message {
+    fn take(&mut self, Heard { at: now, what }: Heard) {
+        self.line.took(now);
+        match what {
             FromAgent::Hello {
                 connection,
                 hello,
@@ -264,13 +271,12 @@ impl Driver {
             FromAgent::Record {
                 stream,
                 sent_at,
-                received_at,
                 record,
                 n_unknown,
                 bytes,
             } => {
                 self.line
-                    .record(received_at, sent_at, stream, *record, n_unknown, bytes);
+                    .record(now, sent_at, stream, *record, n_unknown, bytes);
             }
             FromAgent::Malformed { stream, seq } => self.line.malformed(now, stream, seq),
             FromAgent::Goodbye { stream } => {
@@ -285,10 +291,40 @@ impl Driver {
         }
     }
 
-    fn tick(&mut self) {
-        self.line.advance(self.clock.now());
+    fn tick(&mut self, reads: bool) {
+        let effort = self.line.lag().effort();
+        // What came in since the last look counts as waiting only where it is more than a turn.
+        for _ in 0..if reads { TURN } else { 0 } {
+            match self.agents.try_recv() {
+                Ok(heard) => self.take(heard),
+                Err(_) => break,
+            }
+        }
+        let others_wait = !self.agents.is_empty();
+        self.line.advance(self.clock.now(), others_wait);
+        self.say_effort(effort);
         self.begin_commit();
         self.show_lamps();
+    }
+
+    /// Says once that rules are left out, or looked at again.
+    fn say_effort(&self, before: Effort) {
+        let lag = self.line.lag();
+        let (effort, behind) = (lag.effort(), lag.behind().as_secs_f64());
+        match effort {
+            _ if effort == before => {}
+            Effort::All => info!("the rules keep up again: all of them are looked at"),
+            Effort::NoTrends => warn!(
+                behind,
+                "the rules are behind by seconds: those over minutes and hours are left out; give the aggregator more CPU or \
+                 a faster disk"
+            ),
+            Effort::CallsOnly => warn!(
+                behind,
+                "the rules are far behind by seconds: only those that may call somebody are looked at; give the aggregator \
+                 more CPU or a faster disk"
+            ),
+        }
     }
 
     fn begin_commit(&mut self) {

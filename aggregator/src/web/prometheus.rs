@@ -244,6 +244,7 @@ mod tests {
             !line.starts_with('#')
                 && !line.starts_with("entrenar_aggregator_")
                 && !line.starts_with("entrenar_andon_lag_")
+                && !line.starts_with("entrenar_andon_shed_")
         };
         page.lines().filter(of_fleet).map(str::to_owned).collect()
     }

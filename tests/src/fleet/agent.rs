@@ -158,6 +158,7 @@ impl Agent {
         let bytes = self.spool[seq as usize - 1].clone();
         let decoded = decode_record(&bytes).expect("invariant: what was encoded is decoded");
         let (record, n_unknown) = (decoded.record, decoded.n_unknown_metrics);
+        line.took(now);
         line.record(now, self.wall(now), self.stream, record, n_unknown, bytes);
         self.session.sent(seq);
     }

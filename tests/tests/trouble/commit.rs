@@ -85,7 +85,8 @@ impl Life {
             hello: Box::new(hello),
             reply,
         };
-        self.line.tell(message).await.expect("the line lives");
+        let now = entrenar::clock::now();
+        self.line.tell(now, message).await.expect("the line lives");
         answer.await.expect("an answer").expect("the name is free")
     }
 
@@ -97,12 +98,11 @@ impl Life {
             let message = FromAgent::Record {
                 stream: node.stream,
                 sent_at: now,
-                received_at: now,
                 n_unknown: 0,
                 bytes: encode_record(&record),
                 record: Box::new(record),
             };
-            self.line.tell(message).await.expect("the line lives");
+            self.line.tell(now, message).await.expect("the line lives");
         }
     }
 

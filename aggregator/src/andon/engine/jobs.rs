@@ -47,7 +47,7 @@ impl Engine {
         if let Some(mut look) = JobLook::of(fleet, name, fleet.jobs.get(name)?) {
             if watch.judged_at.is_none_or(|judged| judged < look.at) {
                 look.progress_at = look.progress_at.max(kin.life_of(name, &watch));
-                watch.observe(&look, &rules, &mut said);
+                watch.observe(&look, self.effort, &rules, &mut said);
             }
             if watch.dead_ms(look.at) > 0 && can_hang(&watch, &look, &rules.job_hang) {
                 dead.push(dead_job(&look, &watch));

@@ -52,9 +52,10 @@ impl Engine {
                 }
                 continue;
             }
-            gpu.observe(tick, built_in, &mut signals);
+            gpu.observe(tick, self.effort, built_in, &mut signals);
             said.extend(signals.drain(..).map(|signal| (place, signal)));
-            custom::look_at_gpu(gpu, tick, &rules, &self.memory.medians, &mut custom);
+            let how = (tick, self.effort);
+            custom::look_at_gpu(gpu, how, &rules, &self.memory.medians, &mut custom);
             custom_said.extend(custom.drain(..).map(|said| (Some(place), said)));
             is_news = true;
         }

@@ -7,8 +7,8 @@ use entrenar::metric::{self, MetricId, clock_reason};
 use entrenar::report::JobKind;
 use entrenar::testing::series;
 
-use crate::andon::RuleSet;
 use crate::andon::testing::{Restarts, Stage, failing, idle, working};
+use crate::andon::{Effort, RuleSet};
 
 const GPUS: u32 = 4;
 
@@ -383,6 +383,28 @@ fn a_link_full_of_errors_is_a_warning_and_once_it_is_down_a_call() {
     let story = stage.story();
     let call = format!("301s Updated critical NvlinkError {gpu}");
     assert!(story.ends_with(&call), "{story}");
+}
+
+#[test]
+fn an_engine_that_is_behind_calls_and_leaves_warnings_for_later() {
+    let mut stage = Stage::new(RuleSet::default());
+    stage.hello("n01", 1, &[]);
+    stage.engine.set_effort(Effort::CallsOnly);
+    let frozen = working().with(metric::ECC_CORRECTED, 0);
+    stage.play(&["n01"], &frozen, 60);
+    for second in 1..600 {
+        let storm = working().with(metric::ECC_CORRECTED, second * 50);
+        stage.play(&["n01"], &storm, 1);
+    }
+    assert_eq!(stage.story(), "");
+    let failed = working().with(metric::ECC_UNCORRECTED, 1);
+    stage.xid("n01", 0, 48);
+    stage.play(&["n01"], &failed, 3);
+    let gpu = "gpu:GPU-n01-0";
+    assert_eq!(
+        stage.pages(),
+        format!("659s Raised critical EccUncorrectable {gpu}")
+    );
 }
 
 #[test]
