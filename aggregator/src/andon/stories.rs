@@ -1,6 +1,7 @@
 //! What the engine says, told as stories: one line in, one line out.
 
 mod anything;
+mod bounds;
 mod causes;
 mod custom;
 mod devices;

@@ -342,3 +342,20 @@ fn a_board_that_was_replaced_is_another_gpu_in_the_same_slot() {
     assert!(!told(&outcome).contains("NodeLost"), "{}", told(&outcome));
     assert_eq!(outcome.figures.gpus, 4);
 }
+
+#[test]
+fn a_gpu_that_rows_give_to_two_jobs_and_time_that_goes_back_call_nobody() {
+    let mut trace = Trace::new();
+    for second in 0..600 {
+        for gpu in 0..2 {
+            trace.works(f64::from(second), "n1", gpu);
+        }
+        let times = [f64::from(second), f64::from(second) - 40.0];
+        for (at, job) in times.into_iter().zip(["8", "9"]) {
+            let time = BEGIN as f64 + at;
+            let row = format!("{time:.3},n1,0,GPU-n1-0,{job},62,99,45,690,700,,,");
+            let _ = writeln!(trace.0, "{row}");
+        }
+    }
+    assert_eq!(told(&trace.judged()), "");
+}
