@@ -20,6 +20,7 @@ use crate::andon::RuleBook;
 use feed::Feed;
 pub use feed::Figures;
 pub use incident::{Culprit, Incident, Place, ScopeView};
+pub use report::Reports;
 
 /// A trace on its way through the engine.
 pub struct Backtest {

@@ -15,6 +15,7 @@ pub mod load;
 
 pub mod agent;
 pub mod codec;
+pub mod detection;
 pub mod ingest;
 pub mod latency;
 pub mod scrape;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use entrenar_bench::{BENCHES, load};
+use entrenar_bench::{BENCHES, detection, load};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +22,10 @@ fn run(names: &[&str]) -> Result<()> {
     // The same program, started again as the agents of a fleet.
     if let [load::SUBCOMMAND, plan] = names {
         return load::run(&serde_json::from_str(plan)?);
+    }
+    // What follows its name are its options.
+    if let ["detection", options @ ..] = names {
+        return detection::run(options).context("bench detection");
     }
     let known = |name: &&&str| BENCHES.iter().any(|bench| bench.name == **name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {

@@ -1,6 +1,6 @@
 //! An incident as a backtest tells it: one JSON object a line. *(pure)*
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::andon::{GpuAt, Kind, Severity};
 
@@ -45,7 +45,7 @@ pub struct Place {
 }
 
 /// A GPU or a whole node that is blamed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Culprit {
     pub node: String,
     pub gpu: Option<u32>,

@@ -16,9 +16,9 @@ use crate::andon::{Change, CordKey, Kind, Scope, Severity, Transition};
 /// A report that turns out to be a consequence within this time is folded.
 const FOLD_WITHIN: Duration = Duration::from_mins(2);
 
-/// All reports of a trace.
+/// All reports of a trace, from what an engine says: whoever drives an engine of their own hands it over here.
 #[derive(Debug, Default)]
-pub(super) struct Reports {
+pub struct Reports {
     made: Vec<Report>,
     /// The incidents of cords that are up, and of those that went down: causes are looked up here.
     cords: BTreeMap<CordKey, Story>,
@@ -45,7 +45,7 @@ struct Story {
 impl Reports {
     /// Takes in what the engine says at `now`. `holds`: how many GPUs a job of the trace holds; `None`: the trace does
     /// not know the job.
-    pub(super) fn take(
+    pub fn take(
         &mut self,
         now: Timestamp,
         said: Transition,
@@ -176,7 +176,7 @@ impl Reports {
     }
 
     /// In order of firing.
-    pub(super) fn into_incidents(mut self) -> Vec<Incident> {
+    pub fn into_incidents(mut self) -> Vec<Incident> {
         self.made.sort_by_key(|report| report.fired_at);
         self.made
             .into_iter()

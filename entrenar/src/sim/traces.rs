@@ -61,7 +61,8 @@ impl Columns {
         uuid: true,
     };
 
-    fn strip(self, values: &mut Values) {
+    /// Takes out what the trace does not show.
+    pub fn strip(self, values: &mut Values) {
         let groups = [
             (self.gpm, GPM),
             (self.nvlink, NVLINK),
@@ -311,7 +312,7 @@ impl TracePlan {
             source,
         };
         let feed = self.feed().map_err(stage)?;
-        let labels = self.named(feed.labels());
+        let labels = self.labels(&feed);
         let header = self.header(&feed);
         let mut writer = TraceWriter::create(&folder.join(&self.name)).map_err(write)?;
         self.write_rows(feed, &mut writer).map_err(write)?;
@@ -342,9 +343,10 @@ impl TracePlan {
         Ok(())
     }
 
-    fn named(&self, labels: &[Label]) -> Vec<Label> {
+    /// What truly goes wrong in its feed, by the name of the trace.
+    pub fn labels(&self, feed: &Feed) -> Vec<Label> {
         let stem = self.name.split('.').next().unwrap_or(&self.name);
-        let named = (1..).zip(labels).map(|(n, label)| Label {
+        let named = (1..).zip(feed.labels()).map(|(n, label)| Label {
             trace: self.name.clone(),
             id: format!("{stem}/{n}"),
             ..label.clone()
@@ -352,7 +354,8 @@ impl TracePlan {
         named.collect()
     }
 
-    fn header(&self, feed: &Feed) -> Header {
+    /// What heads it in a file of labels.
+    pub fn header(&self, feed: &Feed) -> Header {
         let gpus: usize = feed.nodes().iter().map(|node| node.gpus.len()).sum();
         let lasts_s = self.setting.lasts.as_secs_f64();
         let start = self.setting.start.0 as f64 / 1e3;

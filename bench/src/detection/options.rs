@@ -1,0 +1,42 @@
+//! What may be said on the command line behind `bench detection`.
+
+use anyhow::{Context, Result, bail};
+
+/// How much is run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// GPU-days that there are to be in the end, and how many of them at 1 s.
+    pub normal_days: f64,
+    pub at_1s: f64,
+    /// Forgets the normal days of earlier sources.
+    pub fresh: bool,
+    /// Runs normal days and nothing else.
+    pub only_normal: bool,
+}
+
+impl Options {
+    /// Reads them.
+    pub fn parse(words: &[&str]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut number = || -> Result<f64> {
+                let text = words
+                    .next()
+                    .with_context(|| format!("{word} needs a number"))?;
+                text.parse()
+                    .with_context(|| format!("{word} {text}: not a number"))
+            };
+            match *word {
+                "--normal-days" => options.normal_days = number()?,
+                "--at-1s" => options.at_1s = number()?,
+                "--fresh" => options.fresh = true,
+                "--only-normal" => options.only_normal = true,
+                _ => bail!(
+                    "{word}: bench detection knows --normal-days N, --at-1s N, --fresh, --only-normal"
+                ),
+            }
+        }
+        Ok(options)
+    }
+}
