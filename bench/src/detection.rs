@@ -9,13 +9,17 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 pub mod baselines;
+pub mod cores;
 pub mod finding;
+pub mod heldout;
 pub mod interval;
 pub mod judge;
 pub mod normal;
 pub mod options;
+pub mod public;
 pub mod score;
 pub mod sources;
+pub mod tally;
 pub mod truth;
 pub mod watch;
 
@@ -26,6 +30,19 @@ pub fn run(words: &[&str]) -> Result<()> {
     let options = Options::parse(words)?;
     if options.fresh {
         normal::drop_old()?;
+    }
+    if let Some(folder) = options.score {
+        let public = public::score(&folder)?;
+        println!("{:#?}", public.tally.ours.total());
+        println!(
+            "macro F1 {:?}, {:#?}",
+            public.tally.ours.macro_f1(),
+            public.tally.ours
+        );
+        let held = heldout::run(1..=1, heldout::Way::AsItIs)?;
+        println!("direct {:#?}", held.ours.total());
+        println!("macro F1 {:?}", held.ours.macro_f1());
+        return Ok(());
     }
     normal::run_until(options.at_1s, 1)?;
     normal::run_until(options.normal_days - options.at_1s, 10)?;

@@ -232,3 +232,6 @@ pub fn blames_rightly(finding: &Finding, truth: &Truth) -> Option<bool> {
     };
     Some(truth.culprits.iter().any(is_it))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ pub struct Options {
     pub fresh: bool,
     /// Runs normal days and nothing else.
     pub only_normal: bool,
+    /// Scores a folder of labelled traces and nothing else.
+    pub score: Option<std::path::PathBuf>,
 }
 
 impl Options {
@@ -31,6 +33,7 @@ impl Options {
                 "--normal-days" => options.normal_days = number()?,
                 "--at-1s" => options.at_1s = number()?,
                 "--fresh" => options.fresh = true,
+                "--score" => options.score = words.next().map(Into::into),
                 "--only-normal" => options.only_normal = true,
                 _ => bail!(
                     "{word}: bench detection knows --normal-days N, --at-1s N, --fresh, --only-normal"

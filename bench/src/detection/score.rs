@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use entrenar_aggregator::andon::Severity;
+use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
 use super::interval::Wilson;
@@ -10,7 +11,7 @@ use super::judge::{Verdict, blames_rightly, judge};
 use super::truth::Truth;
 
 /// What was counted of one class.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Class {
     pub incidents: u32,
     pub found: u32,
@@ -26,7 +27,7 @@ pub struct Class {
 }
 
 /// What was counted over a set of traces.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Score {
     pub traces: u32,
     pub gpu_days: f64,
@@ -38,6 +39,7 @@ pub struct Score {
     pub duplicates: u32,
     pub classes: BTreeMap<String, Class>,
     /// What was false: class, severity, when, and the words.
+    #[serde(skip)]
     pub false_findings: Vec<FalseFinding>,
 }
 
