@@ -29,6 +29,11 @@ impl Section {
         self.text.push('\n');
     }
 
+    /// What was said so far.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
     /// Shows it, and puts it in its place in the results.
     pub fn publish(mut self, bench: &str) -> Result<()> {
         self.say(format!("{}.", load_average()));
