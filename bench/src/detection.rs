@@ -59,12 +59,14 @@ pub fn run(words: &[&str]) -> Result<()> {
         println!("  held-out traces, {way:?}");
         robust.push((way, heldout::run(SEEDS, way)?.ours));
     }
+    let normal = normal_days()?;
     page::write(&page::Figures {
-        public,
+        public: public.clone(),
         held_out,
         robust,
-        normal: normal_days()?,
-    })
+        normal: normal.clone(),
+    })?;
+    page::cost(&public.unwrap_or_default(), &normal).publish("detection")
 }
 
 fn run_normal(options: &Options) -> Result<()> {

@@ -61,4 +61,9 @@ pub const BENCHES: &[Bench] = &[
         what: "a start with a day of history",
         run: startup::run,
     },
+    Bench {
+        name: "detection",
+        what: "how well it detects, beside five baselines",
+        run: detection::run_all,
+    },
 ];

@@ -21,6 +21,8 @@ usage: cargo xtask COMMAND
   ci                       what CI runs: format, lints, docs, the board's build, and `test`
   ui                       build the board into web/dist
   bench [NAME...]          run benchmarks (all, or the named ones) and print their tables
+  bench detection [OPTION...]
+                           how well it detects: writes docs/detection.md, which lists the options
 ";
 
 fn main() -> ExitCode {

@@ -28,21 +28,21 @@ pub struct Figures {
 /// Writes the page.
 pub fn write(figures: &Figures) -> Result<()> {
     let public = figures.public.clone().unwrap_or_default();
-    let text = TEXT
-        .replace("{{all}}", &summary(&public.tally, &figures.held_out))
-        .replace(
-            "{{goals}}",
-            &goals::table(&figures.held_out, &figures.normal[2]),
-        )
-        .replace("{{normal}}", &normal(&figures.normal))
-        .replace("{{kinds}}", &kinds(&figures.normal[2]))
-        .replace(
-            "{{robust}}",
-            &robust(&figures.held_out.ours, &figures.robust),
-        )
-        .replace("{{cost}}", &cost(&public, &figures.normal))
-        .replace("{{public}}", &classes(&public.tally.ours))
-        .replace("{{held_out}}", &classes(&figures.held_out.ours));
+    let held_out = &figures.held_out;
+    let parts = [
+        ("{{all}}", summary(&public.tally, held_out)),
+        ("{{goals}}", goals::table(held_out, &figures.normal[2])),
+        ("{{normal}}", normal(&figures.normal)),
+        ("{{kinds}}", kinds(&figures.normal[2])),
+        ("{{robust}}", robust(&held_out.ours, &figures.robust)),
+        ("{{cost}}", cost(&public, &figures.normal).into_text()),
+        ("{{public}}", classes(&public.tally.ours)),
+        ("{{held_out}}", classes(&held_out.ours)),
+    ];
+    let mut text = TEXT.to_owned();
+    for (place, part) in parts {
+        text = text.replace(place, part.trim_end());
+    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/detection.md");
     std::fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))
 }
@@ -215,7 +215,8 @@ fn robust(plain: &Score, others: &[(Way, Score)]) -> String {
     section.into_text()
 }
 
-fn cost(public: &Public, [at_1s, longer, _]: &[Days; 3]) -> String {
+/// CPU of the engine and of back-tests.
+pub fn cost(public: &Public, [at_1s, longer, _]: &[Days; 3]) -> Section {
     let mut section = Section::default();
     let row = |name: &str, days: &Days| {
         let [simulator, engine, baselines] = days.cpu_us().map(|us| format!("{us:.2}"));
@@ -236,7 +237,7 @@ fn cost(public: &Public, [at_1s, longer, _]: &[Days; 3]) -> String {
          is 500,000 a second on two cores).",
         public.rows as f64 / public.cpu_s.max(1e-9)
     ));
-    section.into_text()
+    section
 }
 
 /// A count as a rate with its interval.

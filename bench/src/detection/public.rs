@@ -46,7 +46,7 @@ pub fn run() -> Result<Option<Public>> {
     let kept = folder().join("public.json");
     if let Some(traces) = traces() {
         let public = score(&traces)?;
-        fs::write(&kept, serde_json::to_string_pretty(&public)? + "\n")
+        fs::write(&kept, serde_json::to_string(&public)? + "\n")
             .with_context(|| format!("could not write {}", kept.display()))?;
         return Ok(Some(public));
     }
