@@ -135,6 +135,13 @@ impl Gpu {
         self.holder.as_ref()
     }
 
+    /// Somebody says that it is theirs; a job that was inferred is nobody's word where programs are counted.
+    fn is_claimed(&self) -> bool {
+        self.holder
+            .as_ref()
+            .is_some_and(|holder| !is_inferred(&holder.job) || !self.pulse.counts_programs)
+    }
+
     /// Whether the scheduler holds its job stopped.
     pub(super) fn is_suspended(&self) -> bool {
         self.suspended
@@ -250,7 +257,7 @@ impl Gpu {
             hangs: self.hung_at.is_some_and(is_fresh),
             is_working: false,
             power_mw: None,
-            is_held: self.holder.is_some(),
+            is_held: self.is_claimed(),
             held_since: self.pulse.held_since,
             kind: self.holder.as_ref().map(|holder| holder.kind),
             is_partition: self.is_partition,

@@ -176,6 +176,9 @@ pub(super) struct Pulse {
     pub(super) program_state: Option<u8>,
     /// Programs that have it open.
     pub(super) n_programs: Option<u32>,
+    /// Programs were counted on it at least once: that none is there means something.
+    #[serde(default)]
+    pub(super) counts_programs: bool,
     /// Exact mean power since the tick before, or the gauge.
     pub(super) watts: Option<f32>,
     /// What the last row said.
@@ -207,6 +210,7 @@ impl Pulse {
             link: self.link,
             pcie: self.pcie,
             network: self.network,
+            counts_programs: self.counts_programs,
             ..Self::default()
         };
     }
@@ -264,6 +268,7 @@ impl Pulse {
     fn note_host(&mut self, at: Timestamp, row: &Values, file_bytes: Option<i64>) {
         let n_programs = row.get(metric::PROCESSES);
         self.n_programs = n_programs.map(|n| n as u32).or(self.n_programs);
+        self.counts_programs |= self.n_programs > Some(0);
         let state = row.get(metric::PROCESS_STATE);
         self.program_state = state.map(|state| state as u8).or(self.program_state);
         let cpu = row.get(metric::PROCESS_CPU);
@@ -300,11 +305,19 @@ impl Pulse {
         };
         Some(if watts > limit {
             Activity::Work
+        } else if spins && self.has_lost_programs() {
+            // What a killed program has left waits for nobody.
+            Activity::Off
         } else if spins {
             Activity::Spin
         } else {
             self.resting(row)
         })
+    }
+
+    /// Programs were on it, and none is any more.
+    fn has_lost_programs(&self) -> bool {
+        self.counts_programs && self.n_programs == Some(0)
     }
 
     /// Nothing runs: with or without a program that has it open.

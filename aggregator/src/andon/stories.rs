@@ -7,6 +7,7 @@ mod custom;
 mod devices;
 mod fleet;
 mod gpu;
+mod inferred;
 mod jobs;
 mod overrides;
 mod rules;

@@ -62,7 +62,7 @@ pub(super) struct Look<'a> {
     pub(super) is_working: bool,
     /// Mean over seconds where the energy counter tells it, else of this instant.
     pub(super) power_mw: Option<i64>,
-    /// A job or a process is known to hold it, and since when.
+    /// A scheduler or a process is known to hold it, and since when it has its holder.
     pub(super) is_held: bool,
     pub(super) held_since: Option<Timestamp>,
     /// Of the job that holds it.

@@ -1,8 +1,8 @@
 //! Jobs without a scheduler: GPUs of a node that programs use and that nobody claims are taken to be one job. *(pure)*
 //!
-//! Their programs began together and wait for each other, which is what a job is. What spans nodes is not joined: when
-//! several such nodes stop at the same moment, their findings are one by that. A node on which any GPU has ever had a
-//! holder has a scheduler that knows better.
+//! Their programs began together and wait for each other, which is what a job is: they work since the same moment, or
+//! wait busily for a start. What spans nodes is not joined: when several such nodes stop at the same moment, their
+//! findings are one by that. A node on which any GPU has ever had a holder has a scheduler that knows better.
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::Holder;
@@ -20,6 +20,10 @@ const PREFIX: &str = "inferred on ";
 const WORKED_MS: i64 = 30_000;
 /// … and have no program for so long to have left it.
 const LEFT_MS: i64 = 60_000;
+/// One that has not begun to work must have waited for so long, in milliseconds.
+const WAITED_MS: i64 = 60_000;
+/// Of those that wait busily, at most this share idles beside them, as a divisor.
+const LATE_SHARE: usize = 4;
 /// A job has more than one GPU.
 const LEAST_GPUS: usize = 2;
 
@@ -51,6 +55,41 @@ fn is_unclaimed(gpu: &Gpu) -> bool {
             .pulse
             .activity
             .is_some_and(|activity| activity != Activity::Off)
+}
+
+/// It has not begun to work, nobody claims it, and its program waits.
+fn waits(gpu: &Gpu, how: Activity, now: Timestamp) -> bool {
+    let lasts = |since: Timestamp| now.0 - since.0 >= WAITED_MS;
+    gpu.holder().is_none()
+        && gpu.pulse.worked_ms < WORKED_MS
+        && gpu.pulse.activity == Some(how)
+        && gpu.pulse.quiet_since.is_some_and(lasts)
+}
+
+/// The GPUs of a node that become part of its job, by their place on it.
+fn joining(node: &Node, now: Timestamp) -> Vec<usize> {
+    let these = |of: &dyn Fn(&Gpu) -> bool| -> Vec<usize> {
+        let all = node.gpus.iter().enumerate();
+        all.filter(|(_, gpu)| of(gpu)).map(|(i, _)| i).collect()
+    };
+    let mut joining = these(&is_unclaimed);
+    // Nobody waits busily but for others: their job begins.
+    joining.extend(these(&|gpu| waits(gpu, Activity::Spin, now)));
+    let n_ours = node.gpus.iter().filter(|gpu| is_ours(gpu)).count();
+    if joining.len() + n_ours < LEAST_GPUS {
+        return Vec::new();
+    }
+    // The few that idle beside them may be whom they wait for.
+    let late = these(&|gpu| waits(gpu, Activity::Idle, now));
+    let n_spin = node.gpus.iter().filter(|gpu| spins(gpu)).count();
+    if late.len() * LATE_SHARE <= n_spin {
+        joining.extend(late);
+    }
+    joining
+}
+
+fn spins(gpu: &Gpu) -> bool {
+    gpu.pulse.activity == Some(Activity::Spin)
 }
 
 /// Its programs are gone.
@@ -105,17 +144,12 @@ impl Fleet {
         let mut changes: Vec<(GpuUuid, Option<Holder>)> = Vec::new();
         for (id, node) in &self.nodes {
             let scheduled = has_scheduler(node);
-            let joins = |gpu: &&Gpu| !scheduled && is_unclaimed(gpu);
-            let n_joining = node.gpus.iter().filter(joins).count();
-            let n_held = node.gpus.iter().filter(|gpu| is_ours(gpu)).count();
-            for gpu in &node.gpus {
-                if is_ours(gpu) {
-                    if scheduled || has_left(gpu, now) {
-                        changes.push((gpu.at.uuid.clone(), None));
-                    }
-                } else if joins(&gpu) && n_joining + n_held >= LEAST_GPUS {
-                    changes.push((gpu.at.uuid.clone(), Some(holder_on(id))));
-                }
+            let leaves = |gpu: &&Gpu| is_ours(gpu) && (scheduled || has_left(gpu, now));
+            let leaving = node.gpus.iter().filter(leaves);
+            changes.extend(leaving.map(|gpu| (gpu.at.uuid.clone(), None)));
+            if !scheduled {
+                let joining = joining(node, now).into_iter().map(|i| &node.gpus[i]);
+                changes.extend(joining.map(|gpu| (gpu.at.uuid.clone(), Some(holder_on(id)))));
             }
         }
         for (uuid, holder) in changes {

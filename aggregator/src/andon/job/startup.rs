@@ -4,6 +4,7 @@
 //! one that never arrives is none of these. A job in which nobody even waits is idle, not stuck.
 
 use entrenar::andon::{Cord, Verdict};
+use entrenar::report::JobKind;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -63,8 +64,10 @@ pub(in crate::andon) fn observe(
         .unwrap_or(look.at);
     let age_ms = look.at.0 - since.0;
     let stuck = !has_begun && age_ms >= rule.hold.millis() && look.is_paused();
-    // Where hosts tell nothing, ranks that have loaded their weights and idle may well wait for another.
-    let may_wait = !look.sees_hosts() && look.n_idle > look.n_off && look.n_members > 1;
+    // Ranks of a training job that have loaded their weights and idle wait for another; of a job that does not say what
+    // it is, they may well do so where hosts tell nothing.
+    let says_so = look.job.kind == JobKind::Train || !look.sees_hosts();
+    let may_wait = says_so && look.n_idle > look.n_off && look.n_members > 1;
     let verdict = if stuck && (somebody_waits(look) || may_wait) {
         Verdict::Unwelcome
     } else if has_begun {
