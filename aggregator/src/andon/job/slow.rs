@@ -2,9 +2,12 @@
 //!
 //! How busy its GPUs' memory is while they work follows the step rate: half as many steps move half as many bytes. Each
 //! GPU is held against its own long mean, so that imbalance between ranks does not matter; the job's pace is the median
-//! of its ranks. Pauses do not count, only what happens between them.
+//! of its ranks. Pauses do not count, only what happens between them. Whoever has just been much faster than its own
+//! mean has no pace of its own: a server, by whatever name, follows its load.
 
 use entrenar::andon::{Cord, Verdict};
+use entrenar::report::JobKind;
+use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::look::JobLook;
@@ -36,6 +39,12 @@ rule! {
     }
 }
 
+/// Training does not speed up by itself: at this share of its own pace or more, a load has changed …
+const SPED_UP: f32 = 1.3;
+/// … once it has worked for so long, in milliseconds; first steps are slow …
+const SPED_KNOWN_MS: i64 = 180_000;
+/// … and the long mean is no pace until it has forgotten that, in milliseconds.
+const FORGOTTEN_MS: i64 = 1_800_000;
 /// Less than this is no level that can be halved, in percent.
 const LEAST_MEMORY_BUSY: f32 = 4.0;
 
@@ -43,9 +52,21 @@ const LEAST_MEMORY_BUSY: f32 = 4.0;
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(in crate::andon) struct SlowState {
     cord: Cord,
+    /// When it was last much faster than its own mean.
+    #[serde(default)]
+    sped_at: Option<Timestamp>,
 }
 
 impl SlowState {
+    /// Whether it has been much faster than its own mean within the time of that mean.
+    fn follows_load(&mut self, look: &JobLook<'_>) -> bool {
+        if pace_of(look, SPED_KNOWN_MS).is_some_and(|pace| pace.memory >= SPED_UP) {
+            self.sped_at = Some(look.at);
+        }
+        self.sped_at
+            .is_some_and(|at| look.at.0 - at.0 < FORGOTTEN_MS)
+    }
+
     pub(in crate::andon) fn is_raised(&self) -> bool {
         self.cord.is_raised()
     }
@@ -114,7 +135,10 @@ pub(in crate::andon) fn observe(
         return;
     }
     let pace = pace_of(look, rule.known_after.millis()).map(|pace| pace.kinder);
+    let state = &mut watch.slow;
+    let is_load = look.job.kind == JobKind::Unknown && state.follows_load(look);
     let verdict = match pace.map(f64::from) {
+        Some(_) if is_load && !state.cord.is_raised() => Verdict::Fine,
         Some(pace) if pace <= rule.raise_share => Verdict::Unwelcome,
         Some(pace) if pace >= rule.clear_share => Verdict::Fine,
         // A pause neither proves nor disproves it, and a job that ends is not slow.
