@@ -11,6 +11,7 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::fleet::Fleet;
+use super::job::infer::is_inferred;
 use super::register::Up;
 use super::rules::CausesRule;
 use super::{GpuAt, Kind, Scope, Severity};
@@ -99,7 +100,9 @@ pub(super) fn concerns(cause: &Scope, effect: &Scope, fleet: &Fleet) -> bool {
             Scope::Gpu { gpu: other } => other.uuid == gpu.uuid,
             Scope::Node { node } => *node == gpu.node,
             Scope::Job { job, gpus } => has_gpu(gpus, gpu) || fleet.job_has_gpu(job, &gpu.uuid),
-            Scope::Nodes { .. } | Scope::Fleet => false,
+            // A job that nobody names.
+            Scope::Nodes { group, nodes } => is_inferred(group) && nodes.contains(&gpu.node),
+            Scope::Fleet => false,
         },
         Scope::Node { node } => on_node(effect, node, fleet),
         Scope::Nodes { nodes, .. } => nodes.iter().any(|node| on_node(effect, node, fleet)),
@@ -166,7 +169,11 @@ pub(super) fn shared(
 
 /// Jobs that are known by their nodes alone may be parts of one: it stops everywhere at once.
 fn same_moment(leader: &Up, follower: &Up) -> Option<Shared> {
-    let by_node = |up: &Up| matches!(up.scope, Scope::Node { .. });
+    let by_node = |up: &Up| match &up.scope {
+        Scope::Node { .. } => true,
+        Scope::Nodes { group, .. } => is_inferred(group),
+        _ => false,
+    };
     let apart_ms = (leader.started_at.0 - follower.started_at.0).abs();
     let together = by_node(leader) && by_node(follower) && apart_ms <= SAME_MOMENT_MS;
     together.then(|| Shared::Place("one moment".into()))

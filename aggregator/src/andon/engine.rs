@@ -24,7 +24,7 @@ use super::custom::Medians;
 use super::effort::Effort;
 use super::fleet::{Fleet, JobView, Node};
 use super::job::idle::job_state;
-use super::job::infer::Kin;
+use super::job::infer::{Kin, is_of_job, scope_of};
 use super::job::together::TogetherState;
 use super::lost::Why;
 use super::monitoring::{Blackout, clock_finding};
@@ -428,7 +428,14 @@ impl Engine {
     /// Jobs that hold nothing any more are over, and with them what was raised for them.
     fn end_jobs(&mut self, now: Timestamp) {
         for name in self.memory.fleet.take_ended_jobs() {
-            let is_it = |_: &CordKey, scope: &Scope, _: Kind| matches!(scope, Scope::Job { job, .. } if *job == name);
+            let whole = scope_of(Scope::Job {
+                job: name.clone(),
+                gpus: Vec::new(),
+            });
+            let is_it = |_: &CordKey, scope: &Scope, kind: Kind| match scope {
+                Scope::Job { job, .. } => *job == name,
+                other => is_of_job(kind) && other.key() == whole.key(),
+            };
             self.clear_all(now, Resolution::HolderGone, is_it);
         }
     }

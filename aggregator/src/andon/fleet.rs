@@ -13,6 +13,7 @@ use super::custom::CustomState;
 use super::flapping::Returns;
 use super::gpu::Gpu;
 use super::job::JobWatch;
+use super::job::infer::is_inferred;
 use super::rules::index::SetId;
 use super::xid::XidState;
 use super::{CordKey, GpuAt, Kind, Presence, Scope};
@@ -174,6 +175,9 @@ pub struct JobView {
 pub(super) struct Fleet {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) jobs: BTreeMap<String, Job>,
+    /// When inferred jobs were last compared.
+    #[serde(default)]
+    pub(super) joined_at: Option<Timestamp>,
     /// On which node a GPU is. Only looked up, never walked: its order is not the same twice.
     #[serde(skip)]
     places: HashMap<GpuUuid, NodeId>,
@@ -217,6 +221,7 @@ impl Fleet {
                 let job = self.jobs.get(job);
                 job.is_some_and(|job| job.members.values().any(is_worked_on))
             }
+            Scope::Nodes { group, nodes } if is_inferred(group) => nodes.iter().any(is_worked_on),
             Scope::Nodes { nodes, .. } => nodes.iter().all(is_worked_on),
         }
     }

@@ -161,10 +161,14 @@ impl Gpu {
             holder.pids.truncate(MOST_PIDS);
             holder
         });
-        let stays =
-            left.is_some() && self.holder.as_ref().map(|holder| &holder.job) == left.as_ref();
-        if stays {
+        let job = self.holder.as_ref().map(|holder| &holder.job);
+        if left.is_some() && job == left.as_ref() {
             return None;
+        }
+        let is_ours = |job: Option<&String>| job.is_some_and(|job| is_inferred(job));
+        if is_ours(job) && is_ours(left.as_ref()) {
+            // Joined with others, or parted from them: the same programs go on.
+            return left;
         }
         self.suspended = false;
         self.pulse.of_new_holder();
@@ -336,6 +340,11 @@ impl Gpu {
     /// Forgets what a rule remembered: it was switched off.
     pub(super) fn reset(&mut self, kind: Kind) {
         self.watches.reset(kind);
+    }
+
+    /// Memory in use, in thousandths of all.
+    pub(super) fn memory_held(&self) -> Option<u16> {
+        self.recent.memory_permille()
     }
 
     pub(super) fn watts(&self) -> Vec<Option<f64>> {

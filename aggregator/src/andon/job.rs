@@ -1,7 +1,7 @@
 //! Jobs: what their GPUs do together, and what is wrong with that. *(pure)*
 //!
 //! A job is judged in its own time: at the earliest of its live members' latest samples. `look` gathers what its
-//! members do, `gaps` is what it has learned of its own pauses, and a file per detector says what is unwelcome.
+//! members do, `infer` and `join` make up the jobs that nobody names, `gaps` is what it has learned of its own pauses, and a file per detector says what is unwelcome.
 //! Whoever is not heard of is left out, and nothing that was not seen counts.
 
 mod culprit;
@@ -9,6 +9,7 @@ pub(super) mod gaps;
 pub(super) mod hang;
 pub(super) mod idle;
 pub(super) mod infer;
+mod join;
 pub(super) mod look;
 pub(super) mod partial;
 pub(super) mod slow;
@@ -25,6 +26,7 @@ use super::effort::Effort;
 use super::rules::{RuleSet, Span};
 use super::{Change, Finding, Kind, RuleUid, Scope, Severity};
 use gaps::Gaps;
+use join::Moves;
 use look::JobLook;
 
 /// What a job's cord says.
@@ -53,6 +55,8 @@ pub(super) struct JobWatch {
     /// When its last pause ended.
     resumed_at: Option<Timestamp>,
     pub(super) gaps: Gaps,
+    #[serde(default)]
+    pub(super) moves: Moves,
     pub(super) hang: hang::HangState,
     pub(super) stall: stall::StallState,
     pub(super) startup: startup::StartupState,
@@ -139,6 +143,7 @@ impl JobWatch {
             return;
         };
         self.resumed_at = Some(look.at);
+        self.moves.note(pause.since, look.at, look.interval_ms);
         if self.productive_ms > 0 && !self.hang.is_raised() {
             let dead_ms = (look.at.0 - pause.dead_since.0).max(pause.longest_dead_ms);
             self.gaps.note(dead_ms - look.interval_ms / 2);

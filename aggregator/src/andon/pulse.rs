@@ -65,6 +65,9 @@ const LEAST_UNSEEN_MS: i64 = 30_000;
 const WORK_ABOVE_REST: f32 = 15.0;
 const LEAST_WATTS: f32 = 40.0;
 
+/// A rest up to this, in milliseconds, is part of work: a loader that lags, a step that waits.
+const LONGEST_REST_MS: i64 = 20_000;
+
 /// Shorter steps than this are added to the next: counters move in steps of their own.
 const SHORTEST_MS: i64 = 800;
 
@@ -153,6 +156,36 @@ mod as_bits {
     }
 }
 
+/// Work without a longer rest, whoever holds the GPU; in whole seconds, to be small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Streak {
+    /// The first working tick, and the last so far; 0: never.
+    since_s: u32,
+    last_s: u32,
+}
+
+impl Streak {
+    fn note(&mut self, at: Timestamp, interval_ms: i64) {
+        let goes_on = self.is_on(at, interval_ms);
+        self.last_s = (at.0 / 1000).clamp(0, i64::from(u32::MAX)) as u32;
+        if !goes_on {
+            self.since_s = self.last_s;
+        }
+    }
+
+    fn is_on(self, now: Timestamp, interval_ms: i64) -> bool {
+        now.0 - i64::from(self.last_s) * 1000 <= LONGEST_REST_MS.max(3 * interval_ms)
+    }
+
+    pub(super) fn since(self) -> Timestamp {
+        Timestamp::from_secs(i64::from(self.since_s))
+    }
+
+    pub(super) fn lasts_ms(self) -> i64 {
+        (i64::from(self.last_s) - i64::from(self.since_s)) * 1000
+    }
+}
+
 /// What a GPU does, from tick to tick.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Pulse {
@@ -193,6 +226,8 @@ pub(super) struct Pulse {
     pub(super) held_since: Option<Timestamp>,
     /// How long it has worked for this holder, in milliseconds.
     pub(super) worked_ms: i64,
+    #[serde(default)]
+    streak: Streak,
     last_at: Option<Timestamp>,
     pub(super) short: Levels,
     pub(super) long: Levels,
@@ -211,6 +246,7 @@ impl Pulse {
             pcie: self.pcie,
             network: self.network,
             counts_programs: self.counts_programs,
+            streak: self.streak,
             ..Self::default()
         };
     }
@@ -351,6 +387,7 @@ impl Pulse {
                 let went_on = self.quiet_since.take().is_none();
                 self.worked_ms += step_ms;
                 self.worked_at = Some(at);
+                self.streak.note(at, interval_ms);
                 if went_on {
                     self.note_levels(step_ms, row);
                 }
@@ -364,6 +401,11 @@ impl Pulse {
             }
             None => {}
         }
+    }
+
+    /// Its work without a longer rest, if it goes on.
+    pub(super) fn streak(&self, now: Timestamp, interval_ms: i64) -> Option<Streak> {
+        self.streak.is_on(now, interval_ms).then_some(self.streak)
     }
 
     fn note_levels(&mut self, step_ms: i64, row: &Values) {

@@ -76,6 +76,16 @@ impl Recent {
         self.series(|p| p.memory, 0.1)
     }
 
+    /// The newest known share of memory in use, in thousandths.
+    pub(super) fn memory_permille(&self) -> Option<u16> {
+        let newest = self
+            .points
+            .iter()
+            .rev()
+            .find(|point| point.memory != NONE)?;
+        u16::try_from(newest.memory).ok()
+    }
+
     pub(super) fn watts(&self) -> Vec<Option<f64>> {
         self.series(|p| p.watts, 1.0)
     }

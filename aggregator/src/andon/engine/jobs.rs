@@ -27,6 +27,7 @@ const LONGEST_MS: i64 = 240_000;
 impl Engine {
     pub(super) fn judge_jobs(&mut self, now: Timestamp) {
         self.memory.fleet.infer_jobs(now);
+        self.memory.fleet.join_jobs(now);
         self.memory.kin = Kin::of(&self.memory.fleet);
         self.end_jobs(now);
         let names: Vec<String> = self.memory.fleet.jobs.keys().cloned().collect();
@@ -144,6 +145,7 @@ fn dead_job(look: &JobLook<'_>, watch: &JobWatch) -> Dead {
         nodes,
         idle_share: look.n_idle as f32 / look.n_known().max(1) as f32,
         is_inferred: infer::is_inferred(look.name),
+        memory: infer::memory_of(look.heard().map(|(_, gpu)| gpu)),
         is_cut_off,
         is_blocked,
         is_explained: false,

@@ -1,23 +1,26 @@
 //! Jobs without a scheduler: GPUs of a node that programs use and that nobody claims are taken to be one job. *(pure)*
 //!
 //! Their programs began together and wait for each other, which is what a job is: they work since the same moment, or
-//! wait busily for a start. What spans nodes is not joined: when several such nodes stop at the same moment, their
-//! findings are one by that. A node on which any GPU has ever had a holder has a scheduler that knows better.
+//! wait busily for a start. What spans nodes is joined once it has shown that it moves together (`join`); until then
+//! findings on several nodes that stop at the same moment are one by that. A node on which any GPU has ever had a holder has a scheduler that knows better.
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::Holder;
 use entrenar::unit::Timestamp;
 
-use crate::andon::Scope;
 use crate::andon::fleet::{Fleet, Node};
 use crate::andon::gpu::Gpu;
 use crate::andon::job::JobWatch;
+use crate::andon::job::join::OTHERS;
 use crate::andon::pulse::Activity;
+use crate::andon::{Kind, Scope};
 
 /// What the name of an inferred job begins with; no scheduler's id does.
-const PREFIX: &str = "inferred on ";
-/// A GPU must have worked so long without a holder to be taken for part of a job, in milliseconds.
+pub(super) const PREFIX: &str = "inferred on ";
+/// A GPU must have worked so long without a longer rest to be taken for part of a job, in milliseconds.
 const WORKED_MS: i64 = 30_000;
+/// GPUs of one job begin to work this close to each other, in milliseconds and beside two sampling intervals.
+const BEGAN_WITHIN_MS: i64 = 20_000;
 /// … and have no program for so long to have left it.
 const LEFT_MS: i64 = 60_000;
 /// One that has not begun to work must have waited for so long, in milliseconds.
@@ -32,9 +35,28 @@ pub(in crate::andon) fn is_inferred(job: &str) -> bool {
     job.starts_with(PREFIX)
 }
 
-/// An inferred job is known by its node: that is what its findings are about.
+/// What is found of a whole job, rather than of a node or a GPU.
+pub(in crate::andon) const fn is_of_job(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::JobHang
+            | Kind::JobStall
+            | Kind::StartupStuck
+            | Kind::GpuIdle
+            | Kind::PartialUse
+            | Kind::JobSlow
+    )
+}
+
+/// An inferred job is known by its nodes: that is what its findings are about.
 pub(in crate::andon) fn scope_of(scope: Scope) -> Scope {
     match scope {
+        Scope::Job { job, gpus } if job.ends_with(OTHERS) => {
+            let mut nodes: Vec<NodeId> = gpus.into_iter().map(|gpu| gpu.node).collect();
+            nodes.sort();
+            nodes.dedup();
+            Scope::Nodes { group: job, nodes }
+        }
         Scope::Job { job, gpus } => match job.strip_prefix(PREFIX) {
             Some(node) => Scope::Node { node: node.into() },
             None => Scope::Job { job, gpus },
@@ -43,18 +65,45 @@ pub(in crate::andon) fn scope_of(scope: Scope) -> Scope {
     }
 }
 
+/// Memory that these GPUs hold, in thousandths of all, as a median.
+pub(in crate::andon) fn memory_of<'a>(gpus: impl Iterator<Item = &'a Gpu>) -> u16 {
+    let mut held: Vec<u16> = gpus.filter_map(Gpu::memory_held).collect();
+    held.sort_unstable();
+    held.get(held.len() / 2).copied().unwrap_or(0)
+}
+
 fn is_ours(gpu: &Gpu) -> bool {
     gpu.holder().is_some_and(|holder| is_inferred(&holder.job))
 }
 
-/// It works, and nobody claims it.
-fn is_unclaimed(gpu: &Gpu) -> bool {
-    gpu.holder().is_none()
-        && gpu.pulse.worked_ms >= WORKED_MS
-        && gpu
-            .pulse
-            .activity
-            .is_some_and(|activity| activity != Activity::Off)
+/// Since when it works without a longer rest; `None`: it does not, or not for long.
+fn works_since(gpu: &Gpu, now: Timestamp, interval_ms: i64) -> Option<Timestamp> {
+    let streak = gpu.pulse.streak(now, interval_ms)?;
+    (streak.lasts_ms() >= WORKED_MS).then_some(streak.since())
+}
+
+/// Unclaimed GPUs that have begun to work in one moment: when those of the node's job have, if there is one, else when
+/// most have. Programs of several people begin when they like.
+fn workers(node: &Node, now: Timestamp) -> Vec<usize> {
+    let interval_ms = node.interval_ms;
+    let since = |gpu: &Gpu| works_since(gpu, now, interval_ms);
+    let ours = node.gpus.iter().filter(|gpu| is_ours(gpu)).find_map(since);
+    let free = node.gpus.iter().enumerate();
+    let free = free.filter(|(_, gpu)| gpu.holder().is_none());
+    let free: Vec<(usize, Timestamp)> =
+        free.filter_map(|(i, gpu)| Some((i, since(gpu)?))).collect();
+    let began_at = |moment: Timestamp| -> Vec<usize> {
+        let near = |at: Timestamp| (at.0 - moment.0).abs() <= BEGAN_WITHIN_MS + 2 * interval_ms;
+        let these = free.iter().filter(|(_, since)| near(*since));
+        these.map(|(i, _)| *i).collect()
+    };
+    match ours {
+        Some(moment) => began_at(moment),
+        None => {
+            let groups = free.iter().map(|(_, since)| began_at(*since));
+            groups.max_by_key(Vec::len).unwrap_or_default()
+        }
+    }
 }
 
 /// It has not begun to work, nobody claims it, and its program waits.
@@ -72,7 +121,7 @@ fn joining(node: &Node, now: Timestamp) -> Vec<usize> {
         let all = node.gpus.iter().enumerate();
         all.filter(|(_, gpu)| of(gpu)).map(|(i, _)| i).collect()
     };
-    let mut joining = these(&is_unclaimed);
+    let mut joining = workers(node, now);
     // Nobody waits busily but for others: their job begins.
     joining.extend(these(&|gpu| waits(gpu, Activity::Spin, now)));
     let n_ours = node.gpus.iter().filter(|gpu| is_ours(gpu)).count();
@@ -149,7 +198,10 @@ impl Fleet {
             changes.extend(leaving.map(|gpu| (gpu.at.uuid.clone(), None)));
             if !scheduled {
                 let joining = joining(node, now).into_iter().map(|i| &node.gpus[i]);
-                changes.extend(joining.map(|gpu| (gpu.at.uuid.clone(), Some(holder_on(id)))));
+                let ours = node.gpus.iter().find(|gpu| is_ours(gpu));
+                let ours = ours.and_then(Gpu::holder);
+                let holder = || Some(ours.cloned().unwrap_or_else(|| holder_on(id)));
+                changes.extend(joining.map(|gpu| (gpu.at.uuid.clone(), holder())));
             }
         }
         for (uuid, holder) in changes {

@@ -32,6 +32,12 @@ pub(in crate::andon) struct PartialState {
     cord: Cord,
 }
 
+impl PartialState {
+    pub(in crate::andon) fn is_raised(&self) -> bool {
+        self.cord.is_raised()
+    }
+}
+
 pub(in crate::andon) fn observe(
     watch: &mut JobWatch,
     look: &JobLook<'_>,

@@ -7,6 +7,7 @@ use entrenar::andon::{Cord, Verdict};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+use super::infer::is_inferred;
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, gpu_on_node, lasting, listed};
@@ -37,6 +38,12 @@ rule! {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(in crate::andon) struct StallState {
     cord: Cord,
+}
+
+impl StallState {
+    pub(in crate::andon) fn is_raised(&self) -> bool {
+        self.cord.is_raised()
+    }
 }
 
 /// The last sign of life of a GPU that has worked is this long ago, in milliseconds.
@@ -118,9 +125,15 @@ pub(in crate::andon) fn observe(
         ));
     }
     found.culprits = culprits;
+    // Nobody's name stands for a part of what nobody names: the part itself does.
+    let about = if is_inferred(look.name) {
+        stuck.iter().map(|gpu| gpu.at.clone()).collect()
+    } else {
+        look.places()
+    };
     said.push(look.say(
         rule,
-        look.places(),
+        about,
         change,
         entrenar::unit::Timestamp(started_at),
         found,

@@ -37,6 +37,12 @@ pub(in crate::andon) struct StartupState {
     cord: Cord,
 }
 
+impl StartupState {
+    pub(in crate::andon) fn is_raised(&self) -> bool {
+        self.cord.is_raised()
+    }
+}
+
 /// Whether somebody in it waits for the others: busily on a GPU, or on a core.
 pub(in crate::andon) fn somebody_waits(look: &JobLook<'_>) -> bool {
     let on_core = || {

@@ -63,6 +63,12 @@ pub(in crate::andon) struct StragglerState {
     who: Option<Who>,
 }
 
+impl StragglerState {
+    pub(in crate::andon) fn is_raised(&self) -> bool {
+        self.cord.is_raised()
+    }
+}
+
 /// Someone who stands out now, with the numbers that say so.
 struct Suspect {
     who: Who,

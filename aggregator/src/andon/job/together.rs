@@ -59,6 +59,8 @@ pub(in crate::andon) struct Dead {
     pub(in crate::andon) idle_share: f32,
     /// It was made up from GPUs without a holder: it may be part of another.
     pub(in crate::andon) is_inferred: bool,
+    /// Memory that its GPUs hold, in thousandths of all, as a median.
+    pub(in crate::andon) memory: u16,
     /// What its nodes' RDMA ports carry is known, and next to nothing.
     pub(in crate::andon) is_cut_off: bool,
     /// Some of its programs are blocked on input or output.
@@ -102,6 +104,12 @@ pub(in crate::andon) struct SaidTogether {
 
 /// A share of idle ranks from which on a job waits for files rather than for its peers.
 const IDLE_SHARE: f32 = 0.2;
+/// … and of what nobody names, which may be part of a job.
+const ALL_IDLE: f32 = 0.9;
+/// Shares of memory this close, by their own measure, may be one job's.
+const SAME_MEMORY: f32 = 0.01;
+/// All GPUs of a job stop within a step, in milliseconds and beside two sampling intervals.
+const SAME_STEP_MS: i64 = 3_000;
 
 impl TogetherState {
     pub(in crate::andon) fn observe_storage(
@@ -111,13 +119,17 @@ impl TogetherState {
         rule: &StorageStallRule,
     ) -> Option<SaidTogether> {
         let belongs = |job: &&Dead| {
-            let waits = job.is_blocked || (job.idle_share >= IDLE_SHARE && !job.is_inferred);
-            waits && !job.is_explained
+            let share = if job.is_inferred {
+                ALL_IDLE
+            } else {
+                IDLE_SHARE
+            };
+            (job.is_blocked || job.idle_share >= share) && !job.is_explained
         };
         let waiting: Vec<&Dead> = dead.iter().filter(belongs).collect();
         let group = largest(&waiting, rule.within.millis());
-        let long = |job: &&&Dead| job.is_long(rule.hold);
-        let enough = group.iter().filter(long).count() >= rule.jobs as usize;
+        let long = group.iter().filter(|job| job.is_long(rule.hold));
+        let enough = n_apart(long.copied().collect()) >= rule.jobs as usize;
         let group = if enough { group } else { Vec::new() };
         let action = "Look at the storage that these jobs share: servers, mounts (`df`, `dmesg`), its network. The jobs \
                       go on by themselves once it answers, or hang and must be restarted.";
@@ -157,6 +169,32 @@ impl TogetherState {
             action,
         )
     }
+}
+
+/// How many of these are surely different jobs. Parts of one job stop in the same moment, and hold the same share of
+/// their memory wherever they run alike: those that nobody names count once for each share, if they stopped apart.
+fn n_apart(jobs: Vec<&Dead>) -> usize {
+    let (mut parts, known): (Vec<&Dead>, Vec<&Dead>) = jobs
+        .into_iter()
+        .partition(|job| job.is_inferred && !job.is_blocked);
+    parts.sort_by_key(|job| job.memory);
+    let differ = |pair: &[&Dead]| {
+        let (less, more) = (f32::from(pair[0].memory), f32::from(pair[1].memory));
+        more - less > SAME_MEMORY * less + 1.0
+    };
+    let n_kinds = 1 + parts.windows(2).filter(|pair| differ(pair)).count();
+    let first = parts.iter().map(|job| job.since).min();
+    let last = parts.iter().map(|job| job.since).max();
+    let slowest_ms = parts.iter().map(|job| job.interval_ms).max();
+    known.len()
+        + match (first, last, slowest_ms) {
+            (Some(first), Some(last), Some(interval_ms))
+                if last.0 - first.0 > SAME_STEP_MS + 2 * interval_ms =>
+            {
+                n_kinds
+            }
+            (first, ..) => usize::from(first.is_some()),
+        }
 }
 
 /// The most jobs that stopped within so many milliseconds.

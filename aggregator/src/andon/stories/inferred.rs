@@ -133,3 +133,210 @@ fn where_programs_are_never_seen_none_counted_proves_nothing() {
     stage.play(&NODE, &spinning().with(metric::PROCESSES, 0), 400);
     assert_eq!(stage.pages(), "1080s Raised critical JobHang node:n01");
 }
+
+#[test]
+fn notebooks_beside_each_other_are_no_job() {
+    let mut stage = stage(Restarts::Never);
+    for second in 0..4000_i64 {
+        // Each works for a minute now and then, on its own.
+        let works = |device: i64| (second / 60) % 16 == 2 * device;
+        let row = |device: i64| if works(device) { working() } else { idle() };
+        let rows: Vec<Values> = (0..8).map(row).collect();
+        stage.tick("n01", &rows);
+        stage.step();
+    }
+    assert_eq!(stage.story(), "");
+    assert!(stage.engine.jobs().is_empty());
+}
+
+/// A server under light load, and under all the load that it can take.
+fn serving(is_full: bool) -> Values {
+    if is_full {
+        return working();
+    }
+    working()
+        .with(metric::UTILIZATION, 45)
+        .with(metric::MEMORY_UTILIZATION, 15)
+        .with(metric::POWER, 220_000)
+}
+
+#[test]
+fn a_server_whose_load_falls_back_is_not_slow() {
+    for restarts in ALL {
+        let mut stage = stage(restarts);
+        for (is_full, seconds) in [(false, 400), (true, 200), (false, 900), (true, 300)] {
+            stage.play(&NODE, &serving(is_full), seconds);
+        }
+        stage.play(&NODE, &serving(false), 900);
+        assert_eq!(stage.story(), "");
+    }
+}
+
+/// Nodes of which nobody names the jobs: they hold this much memory, and stop after so many seconds.
+fn stop(jobs: &[(&'static str, i64, i64)]) -> String {
+    let mut stage = Stage::new(RuleSet::default());
+    for (node, ..) in jobs {
+        stage.hello(node, 8, &[]);
+    }
+    for second in 0..1200 {
+        for (node, gibibytes, stops) in jobs {
+            let row = if second < *stops {
+                rank(second)
+            } else {
+                idle()
+            };
+            let row = row
+                .with(metric::MEMORY_USED, gibibytes << 30)
+                .with(metric::PROCESSES, None);
+            stage.tick(node, &vec![row; 8]);
+        }
+        stage.step();
+    }
+    stage.pages()
+}
+
+#[test]
+fn jobs_that_nobody_names_and_that_stop_one_after_another_wait_for_storage() {
+    let pages = stop(&[
+        ("n01", 30, 600),
+        ("n02", 30, 601),
+        ("n03", 40, 610),
+        ("n04", 60, 625),
+    ]);
+    assert!(
+        pages.ends_with("s Raised critical StorageStall nodes:jobs inferred on n01, inferred on n02, inferred on n03, inferred on n04"),
+        "{pages}"
+    );
+    assert!(!pages.contains("JobHang"), "{pages}");
+}
+
+#[test]
+fn one_job_that_stops_everywhere_at_once_does_not_wait_for_storage() {
+    for memory in [[30, 30, 30, 30], [30, 40, 50, 60]] {
+        let [a, b, c, d] = memory;
+        let pages = stop(&[
+            ("n01", a, 600),
+            ("n02", b, 601),
+            ("n03", c, 600),
+            ("n04", d, 602),
+        ]);
+        assert!(
+            pages.ends_with("s Raised critical JobHang node:n01"),
+            "{memory:?} {pages}"
+        );
+        assert!(!pages.contains("StorageStall"), "{memory:?} {pages}");
+    }
+}
+
+/// Two nodes of one job, and one of another that pauses when it likes.
+fn three(restarts: Restarts) -> Stage {
+    let mut stage = Stage::new(RuleSet::default()).restarting(restarts);
+    for node in THREE {
+        stage.hello(node, 8, &[]);
+    }
+    stage
+}
+
+const THREE: [&str; 3] = ["n01", "n02", "n03"];
+
+/// One second, in which each node does what it is told to.
+fn second(stage: &mut Stage, second: i64, works: [bool; 3]) {
+    for (node, works) in THREE.iter().zip(works) {
+        let row = if works {
+            rank(second)
+        } else {
+            spinning().with(metric::PROCESSES, 1)
+        };
+        stage.tick(node, &vec![row; 8]);
+    }
+    stage.step();
+}
+
+/// Checkpoints of half a minute: of the first job each ten minutes, of the second each nine.
+fn train_with_checkpoints(stage: &mut Stage, seconds: i64) {
+    for at in 0..seconds {
+        let first = at % 600 < 570;
+        second(stage, at, [first, first, at % 540 < 510]);
+    }
+}
+
+fn names(stage: &Stage) -> Vec<String> {
+    let jobs = stage.engine.jobs();
+    let name = |job: &crate::andon::JobView| format!("{} ({})", job.job, job.gpus.len());
+    jobs.iter().map(name).collect()
+}
+
+#[test]
+fn nodes_that_pause_and_go_on_together_twice_are_one_job() {
+    for restarts in ALL {
+        let mut stage = three(restarts);
+        train_with_checkpoints(&mut stage, 1100);
+        assert_eq!(
+            names(&stage),
+            [
+                "inferred on n01 (8)",
+                "inferred on n02 (8)",
+                "inferred on n03 (8)"
+            ]
+        );
+        train_with_checkpoints(&mut stage, 1300);
+        assert_eq!(
+            names(&stage),
+            ["inferred on n01 and others (16)", "inferred on n03 (8)"]
+        );
+        assert_eq!(stage.story(), "");
+    }
+}
+
+#[test]
+fn a_job_that_was_joined_hangs_as_a_whole_and_is_one_page() {
+    for restarts in ALL {
+        let mut stage = three(restarts);
+        train_with_checkpoints(&mut stage, 2400);
+        for at in 0..300 {
+            second(&mut stage, at, [false, false, true]);
+        }
+        let pages = stage.pages();
+        assert!(
+            pages.ends_with("s Raised critical JobHang nodes:inferred on n01 and others"),
+            "{pages}"
+        );
+        assert_eq!(pages.matches("Raised").count(), 1, "{pages}");
+    }
+}
+
+#[test]
+fn a_node_that_stands_still_while_the_others_work_was_joined_wrongly_and_hangs_alone() {
+    for restarts in ALL {
+        let mut stage = three(restarts);
+        train_with_checkpoints(&mut stage, 2400);
+        for at in 0..240 {
+            second(&mut stage, at, [true, false, true]);
+        }
+        let pages = stage.pages();
+        assert!(
+            pages.ends_with("s Raised critical JobHang node:n02"),
+            "{pages}"
+        );
+        assert_eq!(pages.matches("Raised").count(), 1, "{pages}");
+        assert_eq!(names(&stage).len(), 3);
+    }
+}
+
+#[test]
+fn what_was_found_of_an_inferred_job_is_over_when_its_programs_are_gone() {
+    let mut stage = stage(Restarts::Often);
+    train(&mut stage, 900);
+    stage.play(&NODE, &idle().with(metric::PROCESSES, 1), 1000);
+    assert!(stage.story().contains("Raised warning GpuIdle node:n01"));
+    let off = idle()
+        .with(metric::PROCESSES, 0)
+        .with(metric::MEMORY_USED, 0);
+    stage.play(&NODE, &off, 200);
+    assert!(stage.engine.jobs().is_empty());
+    for kind in ["JobHang", "GpuIdle"] {
+        let story = stage.story();
+        let is_over = |line: &str| line.contains("Cleared") && line.contains(kind);
+        assert!(story.split(", ").any(is_over), "{story}");
+    }
+}
