@@ -167,13 +167,10 @@ pub(super) fn shared(
     }
 }
 
-/// Jobs that are known by their nodes alone may be parts of one: it stops everywhere at once.
+/// Jobs that are known by one node alone may be parts of one: it stops everywhere at once. One that was joined of several
+/// is known as a whole.
 fn same_moment(leader: &Up, follower: &Up) -> Option<Shared> {
-    let by_node = |up: &Up| match &up.scope {
-        Scope::Node { .. } => true,
-        Scope::Nodes { group, .. } => is_inferred(group),
-        _ => false,
-    };
+    let by_node = |up: &Up| matches!(up.scope, Scope::Node { .. });
     let apart_ms = (leader.started_at.0 - follower.started_at.0).abs();
     let together = by_node(leader) && by_node(follower) && apart_ms <= SAME_MOMENT_MS;
     together.then(|| Shared::Place("one moment".into()))

@@ -2,7 +2,8 @@
 //!
 //! Their programs began together and wait for each other, which is what a job is: they work since the same moment, or
 //! wait busily for a start. What spans nodes is joined once it has shown that it moves together (`join`); until then
-//! findings on several nodes that stop at the same moment are one by that. A node on which any GPU has ever had a holder has a scheduler that knows better.
+//! findings on several nodes that stop at the same moment are one by that. A node on which any GPU has ever had a
+//! holder has a scheduler that knows better.
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::Holder;
@@ -17,12 +18,12 @@ use crate::andon::{Kind, Scope};
 
 /// What the name of an inferred job begins with; no scheduler's id does.
 pub(super) const PREFIX: &str = "inferred on ";
-/// A GPU must have worked so long without a longer rest to be taken for part of a job, in milliseconds.
+/// A GPU must have worked so long without a longer rest to be taken for part of a job, in milliseconds …
 const WORKED_MS: i64 = 30_000;
-/// GPUs of one job begin to work this close to each other, in milliseconds and beside two sampling intervals.
-const BEGAN_WITHIN_MS: i64 = 20_000;
 /// … and have no program for so long to have left it.
 const LEFT_MS: i64 = 60_000;
+/// GPUs of one job begin to work this close to each other, in milliseconds and beside two sampling intervals.
+const BEGAN_WITHIN_MS: i64 = 20_000;
 /// One that has not begun to work must have waited for so long, in milliseconds.
 const WAITED_MS: i64 = 60_000;
 /// Of those that wait busily, at most this share idles beside them, as a divisor.
@@ -117,6 +118,9 @@ fn waits(gpu: &Gpu, how: Activity, now: Timestamp) -> bool {
 
 /// The GPUs of a node that become part of its job, by their place on it.
 fn joining(node: &Node, now: Timestamp) -> Vec<usize> {
+    if node.gpus.iter().all(|gpu| gpu.holder().is_some()) {
+        return Vec::new();
+    }
     let these = |of: &dyn Fn(&Gpu) -> bool| -> Vec<usize> {
         let all = node.gpus.iter().enumerate();
         all.filter(|(_, gpu)| of(gpu)).map(|(i, _)| i).collect()

@@ -6,6 +6,8 @@
 //! under a name that does not change. A node that stands still for minutes while the others work, or works while they
 //! stand still, is judged by itself again, as if it had never been joined.
 
+use std::collections::VecDeque;
+
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::Holder;
 use entrenar::unit::Timestamp;
@@ -116,8 +118,8 @@ impl Fleet {
             .filter_map(|(name, job)| Part::of(self, name, job, now))
             .collect();
         parts.sort_by(|a, b| (a.resumed, &a.name).cmp(&(b.resumed, &b.name)));
-        while !parts.is_empty() {
-            let first = parts.remove(0);
+        let mut parts = VecDeque::from(parts);
+        while let Some(first) = parts.pop_front() {
             let near = parts
                 .iter()
                 .take_while(|part| part.resumed.0 - first.resumed.0 <= first.within_ms(part));
@@ -125,7 +127,9 @@ impl Fleet {
             let (joining, rest): (Vec<_>, Vec<_>) = parts
                 .drain(..n_near)
                 .partition(|part| first.moves_with(part));
-            parts.splice(..0, rest);
+            rest.into_iter()
+                .rev()
+                .for_each(|part| parts.push_front(part));
             if !joining.is_empty() {
                 let names = std::iter::once(&first).chain(&joining);
                 self.join(now, names.map(|part| part.name.clone()).collect());
@@ -136,13 +140,18 @@ impl Fleet {
     /// These jobs are one from now on. One that already spans nodes keeps its name and what it has learned.
     fn join(&mut self, now: Timestamp, mut names: Vec<String>) {
         names.sort_by_key(|name| (!name.ends_with(OTHERS), name.clone()));
-        let known = names[0].clone();
-        let name = if known.ends_with(OTHERS) {
-            known.clone()
-        } else {
-            format!("{known}{OTHERS}")
+        let joined = |name: &String| {
+            let name = name.trim_end_matches(OTHERS);
+            format!("{name}{OTHERS}")
         };
-        let Some(watch) = self.jobs.get(&known).map(|job| job.watch.clone()) else {
+        // A node that has left a job since may have given it its name.
+        let is_free =
+            |name: &&String| name.ends_with(OTHERS) || !self.jobs.contains_key(&joined(name));
+        let Some(known) = names.iter().find(is_free) else {
+            return;
+        };
+        let name = joined(known);
+        let Some(watch) = self.jobs.get(known).map(|job| job.watch.clone()) else {
             return;
         };
         for part in names.iter().filter(|part| **part != name) {

@@ -324,6 +324,22 @@ fn a_node_that_stands_still_while_the_others_work_was_joined_wrongly_and_hangs_a
 }
 
 #[test]
+fn a_job_that_was_joined_is_no_part_of_another_that_hangs_a_moment_before() {
+    let mut stage = three(Restarts::Never);
+    train_with_checkpoints(&mut stage, 2400);
+    for at in 0..300 {
+        let first = at < 10;
+        second(&mut stage, at, [first, first, false]);
+    }
+    let pages = stage.pages();
+    assert!(pages.contains("JobHang node:n03"), "{pages}");
+    assert!(
+        pages.contains("JobHang nodes:inferred on n01 and others"),
+        "{pages}"
+    );
+}
+
+#[test]
 fn what_was_found_of_an_inferred_job_is_over_when_its_programs_are_gone() {
     let mut stage = stage(Restarts::Often);
     train(&mut stage, 900);
