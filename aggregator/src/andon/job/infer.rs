@@ -98,13 +98,11 @@ fn workers(node: &Node, now: Timestamp) -> Vec<usize> {
         let these = free.iter().filter(|(_, since)| near(*since));
         these.map(|(i, _)| *i).collect()
     };
-    match ours {
-        Some(moment) => began_at(moment),
-        None => {
-            let groups = free.iter().map(|(_, since)| began_at(*since));
-            groups.max_by_key(Vec::len).unwrap_or_default()
-        }
+    if let Some(moment) = ours {
+        return began_at(moment);
     }
+    let groups = free.iter().map(|(_, since)| began_at(*since));
+    groups.max_by_key(Vec::len).unwrap_or_default()
 }
 
 /// It has not begun to work, nobody claims it, and its program waits.
