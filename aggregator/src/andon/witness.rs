@@ -18,6 +18,10 @@ const MOST_JOBS: usize = 64;
 const MOST_PEERS: usize = 64;
 /// Most other nodes that are asked where no job is known.
 const MOST_NODES: usize = 512;
+/// … of which one must have stopped for so many silent ones.
+const SILENT_FOR_A_STOPPED: usize = 4;
+/// From this many silent nodes on, one job that stopped is not enough.
+const MANY_SILENT: usize = 3;
 /// Clocks differ by a little.
 const BEFORE_MS: i64 = 1500;
 /// How long it takes from a node's last word until its peers are seen to stop: an interval until it dies, one until
@@ -125,6 +129,8 @@ pub(super) fn witness(fleet: &Fleet, silent: &BTreeSet<NodeId>, silence: Silence
         (0, 0, 0) => without_jobs(fleet, silent, silence),
         (stopped, wavers, go_on) if go_on >= stopped + wavers => Witness::GoesOn,
         (0, ..) => Witness::Wavers,
+        // Of many nodes, one job alone may pause by itself just then.
+        (1, ..) if silent.len() >= MANY_SILENT => Witness::Wavers,
         (_, _, 0) => Witness::Stopped,
         _ => Witness::Wavers,
     }
@@ -163,7 +169,8 @@ fn of_job(fleet: &Fleet, job: &Job, silent: &BTreeSet<NodeId>, silence: Silence)
     tally.witness()
 }
 
-/// Where no job is known: another node whose GPUs all stopped at that moment belonged with the silent ones, likely.
+/// Where no job is known: another node whose GPUs all stopped at that moment belonged with the silent ones, likely. Some
+/// node or other stops at any moment: for many silent ones, many must have.
 fn without_jobs(fleet: &Fleet, silent: &BTreeSet<NodeId>, silence: Silence) -> Witness {
     let nodes = silent.iter().filter_map(|id| fleet.nodes.get(id));
     if !nodes.into_iter().any(Node::is_busy) {
@@ -173,14 +180,15 @@ fn without_jobs(fleet: &Fleet, silent: &BTreeSet<NodeId>, silence: Silence) -> W
         .nodes
         .iter()
         .filter(|(id, node)| !silent.contains(*id) && is_live(node));
-    let stopped = others.take(MOST_NODES).any(|(_, node)| {
+    let stopped = others.take(MOST_NODES).filter(|(_, node)| {
         let mut tally = Tally::default();
         for gpu in &node.gpus {
             tally.add(gpu, node.interval_ms, silence);
         }
         tally.witness() == Witness::Stopped
     });
-    if stopped {
+    let enough = silent.len().div_ceil(SILENT_FOR_A_STOPPED);
+    if stopped.take(enough).count() == enough {
         Witness::Wavers
     } else {
         Witness::Nothing

@@ -205,7 +205,13 @@ impl Engine {
         blackout.asked_at = now;
         self.memory.blackout = Some(blackout);
         let told = self.ask_peers(&held);
-        if matches!(told, Witness::Stopped | Witness::Wavers) {
+        let lasts_ms = now.0 - blackout.since.0;
+        let is_told = match told {
+            Witness::Stopped => true,
+            Witness::Wavers => lasts_ms >= self.doubt_ms(&held),
+            Witness::GoesOn | Witness::Nothing => false,
+        };
+        if is_told {
             return self.end_blackout(now, held, told);
         }
         let rules = Arc::clone(&self.rules);
@@ -215,7 +221,6 @@ impl Engine {
         if now >= blackout.until && !is_us && told != Witness::GoesOn {
             return self.end_blackout(now, held, told);
         }
-        let lasts_ms = now.0 - blackout.since.0;
         let severity = rule.severity_after(lasts_ms, is_us);
         if severity > blackout.told {
             blackout.told = severity;
@@ -223,6 +228,14 @@ impl Engine {
             let finding = blackout_finding(&held, expected(&self.memory.fleet), rule);
             self.raise(rule, Scope::Fleet, severity, (now, blackout.since), finding);
         }
+    }
+
+    /// How long nodes must be silent, in milliseconds, where their peers are of two minds.
+    fn doubt_ms(&self, ids: &BTreeSet<NodeId>) -> i64 {
+        let rule = &self.rules.node_lost;
+        let nodes = ids.iter().filter_map(|id| self.memory.fleet.nodes.get(id));
+        let patience_ms = nodes.map(|node| node.patience_ms(rule)).max();
+        patience_ms.unwrap_or(0) + rule.doubt.millis()
     }
 
     fn ask_peers(&self, held: &BTreeSet<NodeId>) -> Witness {
