@@ -222,7 +222,8 @@ impl Engine {
             return self.end_blackout(now, held, told);
         }
         let severity = rule.severity_after(lasts_ms, is_us);
-        if severity > blackout.told {
+        // Peers that waver are about to tell of the nodes rather than of us.
+        if severity > blackout.told && told != Witness::Wavers {
             blackout.told = severity;
             self.memory.blackout = Some(blackout);
             let finding = blackout_finding(&held, expected(&self.memory.fleet), rule);
