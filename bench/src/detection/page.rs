@@ -14,7 +14,7 @@ use super::score::Score;
 use super::tally::Tally;
 use crate::report::Section;
 
-const TEXT: &str = include_str!("page.md");
+const TEXT: &str = include_str!("page.txt");
 
 /// Everything that the page tells.
 pub struct Figures {
