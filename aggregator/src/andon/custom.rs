@@ -161,13 +161,16 @@ pub(super) fn look_at_gpu(
 /// Lets the rules of a node look at a tick that is news.
 pub(super) fn look_at_node(
     states: &mut [CustomState],
-    (at, interval): (Timestamp, Duration),
+    (at, interval, effort): (Timestamp, Duration, Effort),
     rows: &[Values],
     rules: &[Custom],
     said: &mut Vec<Said>,
 ) {
     for state in states {
         let rule = &rules[usize::from(state.place)];
+        if !effort.admits_custom(rule) {
+            continue;
+        }
         let value = |metric| rows.iter().find_map(|row| row.get(metric));
         let change = state.look(rule, at, interval, value, None);
         said.extend(change.map(|change| (state.place, change)));

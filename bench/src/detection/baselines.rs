@@ -1,15 +1,14 @@
-//! What others do, on the same streams: five rules that are in use or published, each in a file of its own. *(pure)*
+//! What others do, on the same streams: five rules that are in use or published. *(pure)*
 //!
 //! They see what we see, and the judge is the same. Where a rule cannot tell classes of trouble apart, its finding may
 //! mean any of them, and the judge takes whichever fits. All of them know jobs from each other where the stream names
 //! jobs, and nodes where it does not; a GPU that nobody holds is not watched, and a rule calls once an episode.
 
 mod fixed;
-mod links;
 mod mean;
 mod outlier;
 pub mod sight;
-mod zero;
+mod silence;
 
 use std::sync::Arc;
 
@@ -51,10 +50,10 @@ pub struct Baselines {
 /// The rules, in the order of their names.
 fn rules() -> [Box<dyn Baseline>; 5] {
     [
-        Box::<zero::Zero>::default(),
+        Box::new(silence::Silence::of_work()),
         Box::<mean::Mean>::default(),
         Box::<fixed::Fixed>::default(),
-        Box::<links::Links>::default(),
+        Box::new(silence::Silence::of_links()),
         Box::<outlier::Outlier>::default(),
     ]
 }

@@ -60,7 +60,8 @@ impl Engine {
             is_news = true;
         }
         if is_news {
-            custom::look_at_node(&mut node.custom, (at, interval), rows, &rules, &mut custom);
+            let when = (at, interval, self.effort);
+            custom::look_at_node(&mut node.custom, when, rows, &rules, &mut custom);
             custom_said.extend(custom.drain(..).map(|said| (None, said)));
         }
         let heats = node.gpus.iter().any(|gpu| gpu.hot_at == Some(at));

@@ -199,6 +199,11 @@ impl Engine {
         if held.is_empty() {
             return self.end_blackout(now, held, Witness::Nothing);
         }
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.monitoring_fault;
+        if !rule.enabled {
+            return self.release(&held);
+        }
         if now.0 - blackout.asked_at.0 < ASK_MS && now < blackout.until {
             return;
         }
@@ -214,8 +219,6 @@ impl Engine {
         if is_told {
             return self.end_blackout(now, held, told);
         }
-        let rules = Arc::clone(&self.rules);
-        let rule = &rules.monitoring_fault;
         let share = held.len() as f64 / expected(&self.memory.fleet).max(1) as f64;
         let is_us = share >= rule.blind_share;
         if now >= blackout.until && !is_us && told != Witness::GoesOn {
@@ -251,13 +254,18 @@ impl Engine {
         witness(fleet, held, Silence { first, last })
     }
 
-    fn end_blackout(&mut self, now: Timestamp, held: BTreeSet<NodeId>, told: Witness) {
+    /// Nobody is held any more: whoever is silent is judged like any other.
+    fn release(&mut self, held: &BTreeSet<NodeId>) {
         self.memory.blackout = None;
-        for id in &held {
+        for id in held {
             if let Some(node) = self.memory.fleet.nodes.get_mut(id) {
                 node.held = false;
             }
         }
+    }
+
+    fn end_blackout(&mut self, now: Timestamp, held: BTreeSet<NodeId>, told: Witness) {
+        self.release(&held);
         let key = cord(&self.rules.monitoring_fault, &Scope::Fleet);
         let why = if held.is_empty() {
             Resolution::Recovered

@@ -17,7 +17,7 @@ use crate::andon::pulse::Activity;
 use crate::andon::{Kind, Scope};
 
 /// What the name of an inferred job begins with; no scheduler's id does.
-pub(super) const PREFIX: &str = "inferred on ";
+const PREFIX: &str = "inferred on ";
 /// A GPU must have worked so long without a longer rest to be taken for part of a job, in milliseconds …
 const WORKED_MS: i64 = 30_000;
 /// … and have no program for so long to have left it.
@@ -64,6 +64,15 @@ pub(in crate::andon) fn scope_of(scope: Scope) -> Scope {
         },
         other => other,
     }
+}
+
+/// Shares of memory this close, by their own measure, may be one job's.
+const SAME_MEMORY: f32 = 0.01;
+
+/// Whether shares of memory, in thousandths, may be those of one job.
+pub(super) fn same_memory(one: u16, other: u16) -> bool {
+    let (one, other) = (f32::from(one), f32::from(other));
+    (one - other).abs() <= SAME_MEMORY * one.max(other) + 1.0
 }
 
 /// Memory that these GPUs hold, in thousandths of all, as a median.
@@ -202,7 +211,7 @@ impl Fleet {
                 let joining = joining(node, now).into_iter().map(|i| &node.gpus[i]);
                 let ours = node.gpus.iter().find(|gpu| is_ours(gpu));
                 let ours = ours.and_then(Gpu::holder);
-                let holder = || Some(ours.cloned().unwrap_or_else(|| holder_on(id)));
+                let holder = || Some(ours.cloned().unwrap_or_else(|| holder_of(job_on(id))));
                 changes.extend(joining.map(|gpu| (gpu.at.uuid.clone(), holder())));
             }
         }
@@ -212,9 +221,14 @@ impl Fleet {
     }
 }
 
-fn holder_on(node: &NodeId) -> Holder {
+/// The job of a node's GPUs alone.
+pub(super) fn job_on(node: &NodeId) -> String {
+    format!("{PREFIX}{node}")
+}
+
+pub(super) fn holder_of(job: String) -> Holder {
     Holder {
-        job: format!("{PREFIX}{node}"),
+        job,
         ..Holder::default()
     }
 }

@@ -9,11 +9,10 @@
 use std::collections::VecDeque;
 
 use entrenar::gpu::{GpuUuid, NodeId};
-use entrenar::report::Holder;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::infer::{PREFIX, is_inferred, memory_of};
+use super::infer::{holder_of, is_inferred, job_on, memory_of, same_memory};
 use super::{JobWatch, Pause};
 use crate::andon::fleet::{Fleet, Job};
 use crate::andon::gpu::Gpu;
@@ -32,8 +31,6 @@ const LEAST_PAUSE_INTERVALS: i64 = 3;
 const SAME_MOMENT_MS: i64 = 2_000;
 /// How long after a pause parts are compared, in milliseconds: by then all have been looked at.
 const SETTLED_MS: i64 = 30_000;
-/// Shares of memory this close, by their own measure, may be one job's.
-const SAME_MEMORY: f32 = 0.01;
 /// A node that stands still for so long while others work is no part of their job, in milliseconds.
 const APART_MS: i64 = 180_000;
 
@@ -97,9 +94,8 @@ impl Part {
     }
 
     fn moves_with(&self, other: &Self) -> bool {
-        let (mine, theirs) = (f32::from(self.memory), f32::from(other.memory));
         self.model == other.model
-            && (mine - theirs).abs() <= SAME_MEMORY * mine.max(theirs) + 1.0
+            && same_memory(self.memory, other.memory)
             && self.moves.agree(&other.moves, self.within_ms(other))
     }
 }
@@ -157,7 +153,7 @@ impl Fleet {
         for part in names.iter().filter(|part| **part != name) {
             let uuids = self.jobs.get(part).map(|job| job.members.clone());
             for uuid in uuids.unwrap_or_default().into_keys() {
-                self.take_holder(now, &uuid, Some(holder(&name)));
+                self.take_holder(now, &uuid, Some(holder_of(name.clone())));
             }
         }
         if let Some(job) = self.jobs.get_mut(&name) {
@@ -228,9 +224,9 @@ impl Fleet {
             dead_since: life.unwrap_or(since),
             longest_dead_ms: 0,
         }));
-        let alone = format!("{PREFIX}{node}");
+        let alone = job_on(node);
         for uuid in uuids {
-            self.take_holder(now, &uuid, Some(holder(&alone)));
+            self.take_holder(now, &uuid, Some(holder_of(alone.clone())));
         }
         if let Some(job) = self.jobs.get_mut(&alone) {
             job.watch = watch;
@@ -246,13 +242,6 @@ fn stands_still(gpu: &Gpu, now: Timestamp) -> bool {
         .activity
         .is_some_and(|does| does != Activity::Work);
     rests && gpu.pulse.quiet_since.is_some_and(long)
-}
-
-fn holder(job: &str) -> Holder {
-    Holder {
-        job: job.to_owned(),
-        ..Holder::default()
-    }
 }
 
 impl JobWatch {

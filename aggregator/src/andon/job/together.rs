@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::infer::same_memory;
 use crate::andon::finding::{finding, lasting, listed};
 use crate::andon::rules::{Rule, Span, require, rule};
 use crate::andon::{Change, Evidence, Finding, Kind, RuleUid, Scope, Severity};
@@ -106,8 +107,6 @@ pub(in crate::andon) struct SaidTogether {
 const IDLE_SHARE: f32 = 0.2;
 /// … and of what nobody names, which may be part of a job.
 const ALL_IDLE: f32 = 0.9;
-/// Shares of memory this close, by their own measure, may be one job's.
-const SAME_MEMORY: f32 = 0.01;
 /// All GPUs of a job stop within a step, in milliseconds and beside two sampling intervals.
 const SAME_STEP_MS: i64 = 3_000;
 
@@ -178,10 +177,7 @@ fn n_apart(jobs: Vec<&Dead>) -> usize {
         .into_iter()
         .partition(|job| job.is_inferred && !job.is_blocked);
     parts.sort_by_key(|job| job.memory);
-    let differ = |pair: &[&Dead]| {
-        let (less, more) = (f32::from(pair[0].memory), f32::from(pair[1].memory));
-        more - less > SAME_MEMORY * less + 1.0
-    };
+    let differ = |pair: &[&Dead]| !same_memory(pair[0].memory, pair[1].memory);
     let n_kinds = 1 + parts.windows(2).filter(|pair| differ(pair)).count();
     let first = parts.iter().map(|job| job.since).min();
     let last = parts.iter().map(|job| job.since).max();

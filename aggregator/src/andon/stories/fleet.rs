@@ -74,6 +74,25 @@ fn a_slow_pace_has_more_patience() {
 }
 
 #[test]
+fn a_rule_that_is_switched_off_holds_no_silent_node() {
+    let nodes = ["n01", "n02", "n03", "n04", "n05"];
+    let mut stage = Stage::new(RuleSet::default());
+    for node in nodes {
+        stage.hello(node, 1, &[]);
+    }
+    stage.work(&nodes, 70);
+    stage.work(&nodes[..1], 20);
+    let mut rules = RuleSet::default();
+    rules.monitoring_fault.enabled = false;
+    stage.engine.set_rules(stage.now, rules);
+    stage.work(&nodes[..1], 60);
+    let said = stage.story();
+    let (us, them) = ("MonitoringFault fleet", "NodeLost");
+    assert_eq!(said.matches(us).count(), 2, "raised and let go: {said}");
+    assert!(said.contains(them), "{said}");
+}
+
+#[test]
 fn a_goodbye_makes_a_node_grey_not_lost() {
     let (mut stage, names) = fleet(4, Restarts::Often);
     stage.engine.goodbye(stage.now, &"n01".into());

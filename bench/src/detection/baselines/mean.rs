@@ -1,7 +1,7 @@
 //! A job's mean utilisation under 20 % for five minutes: the usual alert about waste, and about hangs that look idle.
 
 use super::Baseline;
-use super::sight::{Sight, state_of};
+use super::sight::{OfGroup, Sight, of_group};
 use crate::detection::finding::Finding;
 
 const BUCKET_MS: i64 = 10_000;
@@ -20,12 +20,11 @@ const KINDS: &[&str] = &[
 
 #[derive(Default)]
 pub(super) struct Mean {
-    groups: Vec<State>,
+    groups: Vec<OfGroup<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    since_ms: i64,
     /// Of each ten seconds: which, the sum, and of how many.
     buckets: [(i64, f32, f32); BUCKETS],
     looked: i64,
@@ -40,13 +39,7 @@ impl Baseline for Mean {
         let Some(utilization) = sight.gpus[gpu].seen.utilization else {
             return;
         };
-        let state = state_of(&mut self.groups, group);
-        if state.since_ms != sight.groups[group].since_ms {
-            *state = State {
-                since_ms: sight.groups[group].since_ms,
-                ..State::default()
-            };
-        }
+        let state = of_group(&mut self.groups, sight, group);
         let number = now_ms / BUCKET_MS;
         let bucket = &mut state.buckets[number as usize % BUCKETS];
         if bucket.0 != number {
@@ -58,8 +51,8 @@ impl Baseline for Mean {
 
     fn look(&mut self, sight: &Sight, now_ms: i64, found: &mut Vec<Finding>) {
         let number = now_ms / BUCKET_MS;
-        for (state, group) in self.groups.iter_mut().zip(&sight.groups) {
-            let is_old = now_ms - state.since_ms >= BUCKETS as i64 * BUCKET_MS;
+        for (OfGroup { state, since_ms }, group) in self.groups.iter_mut().zip(&sight.groups) {
+            let is_old = now_ms - *since_ms >= BUCKETS as i64 * BUCKET_MS;
             if state.looked == number || !is_old {
                 continue;
             }

@@ -237,6 +237,30 @@ impl Group {
     }
 }
 
+/// State of a rule for a group, which begins anew when the group's GPUs change.
+#[derive(Default)]
+pub struct OfGroup<T> {
+    pub since_ms: i64,
+    pub state: T,
+}
+
+/// State of a rule for a group as it is now.
+pub fn of_group<'a, T: Default>(
+    states: &'a mut Vec<OfGroup<T>>,
+    sight: &Sight,
+    group: usize,
+) -> &'a mut T {
+    let of = state_of(states, group);
+    let since_ms = sight.groups[group].since_ms;
+    if of.since_ms != since_ms {
+        *of = OfGroup {
+            since_ms,
+            state: T::default(),
+        };
+    }
+    &mut of.state
+}
+
 /// State of a rule for each GPU or group, made when it is first asked for.
 pub fn state_of<T: Default>(states: &mut Vec<T>, place: usize) -> &mut T {
     if states.len() <= place {
