@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::culprit::{self, Blame};
+use super::infer::is_guess;
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, gpu_on_node, lasting};
@@ -56,6 +57,8 @@ const BLIND_KNOWN_MS: i64 = 60_000;
 /// Share of its GPUs that worked before: a server at night, or a notebook, is no job that hangs.
 const DENSE: f32 = 0.5;
 const DENSE_TRAIN: f32 = 0.2;
+/// … and of GPUs that nobody names, where all merely rest.
+const RESTLESS: f32 = 0.9;
 
 /// What is remembered of a job's hanging.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -108,8 +111,11 @@ pub(in crate::andon) fn can_hang(watch: &JobWatch, look: &JobLook<'_>, rule: &Jo
         JobKind::Train => look.n_members > 1 || look.n_spin > 0,
         _ => watch.is_coupled && look.n_members > 1,
     };
+    // GPUs that only rest may be a server's at night, unless they have worked without a rest before.
+    let is_plain = !is_guess(look.name) || is_strong(look) || watch.density >= RESTLESS;
     may_train(look.job.kind)
         && belongs
+        && is_plain
         && watch.productive_ms >= rule.worked.millis()
         && watch.density >= dense
         && !look.is_off()

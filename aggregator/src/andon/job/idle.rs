@@ -13,6 +13,7 @@ use entrenar::report::JobKind;
 use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::infer::is_guess;
 use super::look::JobLook;
 use super::startup::somebody_waits;
 use super::{JobWatch, Said, culprit};
@@ -28,6 +29,8 @@ rule! {
     GpuIdleRule: GpuIdle, named "gpu_idle", Warning, true;
     /// How long a GPU must have done nothing.
     hold: Span = Span::secs(900);
+    /// How long, of GPUs never used yet, where hosts do not tell whether programs are loaded or compiled.
+    unseen_hold: Span = Span::secs(1500);
     /// How long, for jobs that only work now and then, as notebooks do.
     sparse_hold: Span = Span::secs(3600);
     /// How long all GPUs of the job must not be idle for so long.
@@ -39,6 +42,7 @@ rule! {
     => |this| {
         let can_be = this.hold >= Span::secs(1);
         require(can_be, "hold", "write at least 1s, and more than your longest checkpoint")?;
+        require(this.unseen_hold >= this.hold, "unseen_hold", "write at least as long as hold")?;
         require(this.sparse_hold >= this.hold, "sparse_hold", "write at least as long as hold")
     }
 }
@@ -92,6 +96,8 @@ fn idle_gpus<'a>(watch: &JobWatch, look: &JobLook<'a>, rule: &GpuIdleRule) -> Op
         .max()?;
     let hold_ms = if is_sparse(look) {
         rule.sparse_hold.millis()
+    } else if unused && !look.sees_hosts() {
+        rule.unseen_hold.millis()
     } else {
         rule.hold.millis()
     };
@@ -131,7 +137,10 @@ pub(in crate::andon) fn observe(
     rule: &GpuIdleRule,
     said: &mut Vec<Said>,
 ) {
-    let is_watched = rule.enabled && rule.kinds.contains(&look.job.kind) && is_known(watch, look);
+    // What nobody names, nobody has been given.
+    let is_held = !is_guess(look.name);
+    let is_watched =
+        rule.enabled && is_held && rule.kinds.contains(&look.job.kind) && is_known(watch, look);
     if !is_watched && !watch.idle.is_raised() {
         return;
     }

@@ -36,6 +36,11 @@ pub(in crate::andon) fn is_inferred(job: &str) -> bool {
     job.starts_with(PREFIX)
 }
 
+/// GPUs of one node are taken for a job: they may be several people's. What has moved together on several nodes may not.
+pub(in crate::andon) fn is_guess(job: &str) -> bool {
+    is_inferred(job) && !job.ends_with(OTHERS)
+}
+
 /// What is found of a whole job, rather than of a node or a GPU.
 pub(in crate::andon) const fn is_of_job(kind: Kind) -> bool {
     matches!(

@@ -7,6 +7,7 @@ use entrenar::unit::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+use super::infer::is_guess;
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
 use crate::andon::Evidence;
@@ -46,7 +47,8 @@ pub(in crate::andon) fn observe(
 ) {
     let is_up = watch.partial.cord.is_raised();
     let long_enough = watch.productive_ms >= rule.hold.millis();
-    if !rule.enabled || !may_train(look.job.kind) || (!long_enough && !is_up) {
+    if !rule.enabled || is_guess(look.name) || !may_train(look.job.kind) || (!long_enough && !is_up)
+    {
         return;
     }
     let is_unused = |gpu: &&Gpu| {

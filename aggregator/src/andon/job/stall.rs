@@ -7,7 +7,7 @@ use entrenar::andon::{Cord, Verdict};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use super::infer::is_inferred;
+use super::infer::{is_guess, is_inferred};
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
 use crate::andon::finding::{finding, gpu_on_node, lasting, listed};
@@ -59,7 +59,9 @@ pub(in crate::andon) fn observe(
     rule: &JobStallRule,
     said: &mut Vec<Said>,
 ) {
+    // Of programs that nobody names, some end while others go on.
     let candidate = may_train(look.job.kind)
+        && !is_guess(look.name)
         && !look.is_paused()
         && watch.has_gone_on_for(look.at, rule.hold)
         && look.n_spin + look.n_idle > look.exceptions();

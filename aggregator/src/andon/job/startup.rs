@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::culprit::{self, Blame};
+use super::infer::is_guess;
 use super::look::JobLook;
 use super::{JobWatch, Said, may_train};
 use crate::andon::Evidence;
@@ -74,7 +75,12 @@ pub(in crate::andon) fn observe(
     // it is, they may well do so where hosts tell nothing.
     let says_so = look.job.kind == JobKind::Train || !look.sees_hosts();
     let may_wait = says_so && look.n_idle > look.n_off && look.n_members > 1;
-    let verdict = if stuck && (somebody_waits(look) || may_wait) {
+    let waits = if is_guess(look.name) {
+        look.n_spin * 2 >= look.n_known()
+    } else {
+        somebody_waits(look) || may_wait
+    };
+    let verdict = if stuck && waits {
         Verdict::Unwelcome
     } else if has_begun {
         Verdict::Fine

@@ -128,12 +128,20 @@ fn a_job_that_the_scheduler_holds_stopped_does_not_hang() {
 
 #[test]
 fn gpus_that_nobody_has_ever_used_are_idle_and_in_the_end_a_start_that_is_stuck() {
-    let mut stage = job(JobKind::Train, Restarts::Never);
-    stage.play(&NODES, &idle(), 2000);
-    assert_eq!(
-        stage.story(),
-        "900s Raised warning GpuIdle job:4711, 1800s Raised warning StartupStuck job:4711"
-    );
+    // A host that tells nothing may be loading or compiling for longer than a quarter of an hour.
+    let told = idle()
+        .with(metric::PROCESS_CPU, 1_000)
+        .with(metric::PROCESS_READ, 0);
+    for (row, at) in [(told, "900s"), (idle(), "1500s")] {
+        let mut stage = job(JobKind::Train, Restarts::Never);
+        stage.play(&NODES, &row, 2000);
+        assert_eq!(
+            stage.story(),
+            format!(
+                "{at} Raised warning GpuIdle job:4711, 1800s Raised warning StartupStuck job:4711"
+            )
+        );
+    }
 }
 
 #[test]
