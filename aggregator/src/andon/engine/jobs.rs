@@ -19,8 +19,6 @@ use crate::andon::{CordKey, Kind, Scope};
 const BLOCKED: u8 = 2;
 /// Jobs whose hosts tell nothing may all be in a checkpoint for so long, in milliseconds.
 const BLIND_MS: i64 = 150_000;
-/// Ports of a job that has lost its network carry less than this, in bytes a second.
-const CUT_OFF_RATE: f32 = 2e6;
 /// A job is no longer taken to pause after this, whatever pauses are known of it.
 const LONGEST_MS: i64 = 240_000;
 
@@ -124,16 +122,12 @@ fn dead_job(look: &JobLook<'_>, watch: &JobWatch) -> Dead {
     let known_ms = watch.gaps.quantile_ms(0.999) * 3 / 2;
     let blind_ms = if look.sees_hosts() { 0 } else { BLIND_MS };
     let mut nodes = BTreeSet::new();
-    let (mut is_blocked, mut is_cut_off) = (false, true);
+    let mut is_blocked = false;
     for (_, gpu) in look.heard() {
         if !nodes.contains(&gpu.at.node) {
             nodes.insert(gpu.at.node.clone());
         }
         let idles = matches!(gpu.pulse.activity, Some(Activity::Idle));
-        is_cut_off &= gpu
-            .pulse
-            .network_rate
-            .is_some_and(|rate| rate < CUT_OFF_RATE);
         is_blocked |= idles && gpu.pulse.program_state == Some(BLOCKED);
     }
     Dead {
@@ -146,7 +140,6 @@ fn dead_job(look: &JobLook<'_>, watch: &JobWatch) -> Dead {
         idle_share: look.n_idle as f32 / look.n_known().max(1) as f32,
         is_inferred: infer::is_inferred(look.name),
         memory: infer::memory_of(look.heard().map(|(_, gpu)| gpu)),
-        is_cut_off,
         is_blocked,
         is_explained: false,
     }

@@ -62,8 +62,6 @@ pub(in crate::andon) struct Dead {
     pub(in crate::andon) is_inferred: bool,
     /// Memory that its GPUs hold, in thousandths of all, as a median.
     pub(in crate::andon) memory: u16,
-    /// What its nodes' RDMA ports carry is known, and next to nothing.
-    pub(in crate::andon) is_cut_off: bool,
     /// Some of its programs are blocked on input or output.
     pub(in crate::andon) is_blocked: bool,
     /// Something deeper explains it.
@@ -154,9 +152,7 @@ impl TogetherState {
         let group = largest(&waiting, rule.within.millis() + slowest_ms);
         let long = |job: &&&Dead| job.is_long(rule.hold);
         let n = group.iter().filter(long).count();
-        // Where ports are not seen, two jobs may hang at once by chance.
-        let seen = group.iter().all(|job| job.is_cut_off);
-        let enough = n >= rule.jobs as usize + usize::from(!seen);
+        let enough = n >= rule.jobs as usize;
         let group = if enough { group } else { Vec::new() };
         let action = "Look at the switch or fabric that these nodes share: link state, subnet manager, recent changes.";
         self.network.observe(
