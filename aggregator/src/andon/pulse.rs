@@ -65,6 +65,9 @@ const LEAST_UNSEEN_MS: i64 = 30_000;
 const WORK_ABOVE_REST: f32 = 15.0;
 const LEAST_WATTS: f32 = 40.0;
 
+/// Between samples this far apart, in milliseconds, a step may hide.
+const LEAST_HIDING_MS: i64 = 5_000;
+
 /// A rest up to this, in milliseconds, is part of work: a loader that lags, a step that waits.
 const LONGEST_REST_MS: i64 = 20_000;
 
@@ -296,7 +299,7 @@ impl Pulse {
         }
         self.levels
             .learn(model, row, gauge, self.watts, self.n_programs);
-        self.activity = self.judge(row);
+        self.activity = self.judge(interval_ms, row);
         self.note_work(at, interval_ms, row);
         was_reset
     }
@@ -319,7 +322,7 @@ impl Pulse {
         }
     }
 
-    fn judge(&self, row: &Values) -> Option<Activity> {
+    fn judge(&self, interval_ms: i64, row: &Values) -> Option<Activity> {
         let busy = row.get(metric::UTILIZATION)?;
         let memory_busy = row.get(metric::MEMORY_UTILIZATION)?;
         let over = |id, limit| row.get(id).is_some_and(|ppm| ppm > limit);
@@ -339,16 +342,26 @@ impl Pulse {
         } else {
             self.levels.rest_watts()
         };
-        Some(if watts > limit {
-            Activity::Work
-        } else if spins && self.has_lost_programs() {
-            // What a killed program has left waits for nobody.
-            Activity::Off
-        } else if spins {
-            Activity::Spin
-        } else {
-            self.resting(row)
-        })
+        Some(
+            if watts > limit || (!spins && self.worked_between(interval_ms, row)) {
+                Activity::Work
+            } else if spins && self.has_lost_programs() {
+                // What a killed program has left waits for nobody.
+                Activity::Off
+            } else if spins {
+                Activity::Spin
+            } else {
+                self.resting(row)
+            },
+        )
+    }
+
+    /// It rests at the instant that was looked at, and has drawn more than at rest since the one before: steps that keep
+    /// time with the sampling are never seen themselves.
+    fn worked_between(&self, interval_ms: i64, row: &Values) -> bool {
+        let now_watts = row.get(metric::POWER).map(|mw| mw as f32 / 1e3);
+        let drew_more = |(mean, now): (f32, f32)| mean > now + WORK_ABOVE_REST;
+        interval_ms >= LEAST_HIDING_MS && self.watts.zip(now_watts).is_some_and(drew_more)
     }
 
     /// Programs were on it, and none is any more.

@@ -19,6 +19,8 @@ use crate::andon::{CordKey, Presence, Resolution, Scope, Severity};
 
 /// While nodes are held, their peers are asked this often.
 const ASK_MS: i64 = 1000;
+/// A share of the fleet that seldom dies at once.
+const LARGE_SHARE: f64 = 0.3;
 
 /// A node of which nothing is heard, and that nobody has judged.
 struct Quiet {
@@ -209,17 +211,17 @@ impl Engine {
         }
         blackout.asked_at = now;
         self.memory.blackout = Some(blackout);
+        let share = held.len() as f64 / expected(&self.memory.fleet).max(1) as f64;
         let told = self.ask_peers(&held);
         let lasts_ms = now.0 - blackout.since.0;
         let is_told = match told {
             Witness::Stopped => true,
-            Witness::Wavers => lasts_ms >= self.doubt_ms(&held),
+            Witness::Wavers => lasts_ms >= self.doubt_ms(&held, share),
             Witness::GoesOn | Witness::Nothing => false,
         };
         if is_told {
             return self.end_blackout(now, held, told);
         }
-        let share = held.len() as f64 / expected(&self.memory.fleet).max(1) as f64;
         let is_us = share >= rule.blind_share;
         if now >= blackout.until && !is_us && told != Witness::GoesOn {
             return self.end_blackout(now, held, told);
@@ -234,12 +236,18 @@ impl Engine {
         }
     }
 
-    /// How long nodes must be silent, in milliseconds, where their peers are of two minds.
-    fn doubt_ms(&self, ids: &BTreeSet<NodeId>) -> i64 {
-        let rule = &self.rules.node_lost;
+    /// How long nodes must be silent, in milliseconds, before one job's pause is taken for a sign that they are lost. Of a
+    /// large share of the fleet, it is rather the way to us that is in trouble, for as long as that may last.
+    fn doubt_ms(&self, ids: &BTreeSet<NodeId>, share: f64) -> i64 {
+        let rules = &self.rules;
         let nodes = ids.iter().filter_map(|id| self.memory.fleet.nodes.get(id));
-        let patience_ms = nodes.map(|node| node.patience_ms(rule)).max();
-        patience_ms.unwrap_or(0) + rule.doubt.millis()
+        let patience_ms = nodes.map(|node| node.patience_ms(&rules.node_lost)).max();
+        let doubt = if share >= LARGE_SHARE {
+            rules.monitoring_fault.hold
+        } else {
+            rules.node_lost.doubt
+        };
+        patience_ms.unwrap_or(0) + doubt.millis()
     }
 
     fn ask_peers(&self, held: &BTreeSet<NodeId>) -> Witness {

@@ -292,6 +292,25 @@ fn bursts_between_samples_are_work() {
 }
 
 #[test]
+fn steps_that_keep_time_with_the_sampling_are_work_also_on_a_board_whose_clocks_are_low() {
+    let mut stage = Stage::new(RuleSet::default()).every(Duration::from_secs(10));
+    for node in NODES {
+        stage.hello(node, 2, &[]);
+    }
+    let gpus = [("n01", 0), ("n01", 1), ("n02", 0), ("n02", 1)];
+    stage.hold("4711", JobKind::Train, &gpus);
+    for tick in 0..200 {
+        // 90 W at every look, 112 W on the mean: less than an H100 draws at rest at full clocks.
+        let row = idle()
+            .with(metric::POWER, 90_000)
+            .with(metric::ENERGY, 1_000_000_000 + tick * 1_120_000);
+        stage.all(&NODES, &row);
+        stage.step();
+    }
+    assert_eq!(stage.story(), "");
+}
+
+#[test]
 fn a_storm_of_a_program_s_own_errors_is_one_record_on_its_job() {
     let mut stage = job(JobKind::Train, Restarts::Often);
     for _ in 0..5 {
