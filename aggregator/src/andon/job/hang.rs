@@ -132,7 +132,7 @@ pub(in crate::andon) fn observe(
     }
     let dead_ms = watch.dead_ms(look.at);
     let hangs = dead_ms > 0
-        && (watch.hang.is_raised() || can_hang(watch, look, rule))
+        && (watch.hang.is_raised() || (can_hang(watch, look, rule) && !look.is_cut))
         && dead_ms >= patience_ms(watch, look, rule);
     let verdict = if hangs {
         Verdict::Unwelcome

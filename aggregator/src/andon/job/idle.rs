@@ -147,6 +147,9 @@ pub(in crate::andon) fn observe(
     // A pause in which somebody writes or loads is no waste, however long.
     let lives = watch.pause.is_some() && watch.dead_ms(look.at) < rule.hold.millis();
     let lives = lives && watch.productive_ms >= rule.worked.millis();
+    // Just after it, not all of its GPUs have been looked at again.
+    let resumes = Span::secs(3 * (look.interval_ms as u64).div_ceil(1000));
+    let lives = lives || !watch.has_gone_on_for(look.at, resumes);
     let idle = idle_gpus(watch, look, rule).filter(|_| is_watched && !lives);
     let verdict = if idle.is_some() {
         Verdict::Unwelcome

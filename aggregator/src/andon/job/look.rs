@@ -44,6 +44,8 @@ pub(in crate::andon) struct JobLook<'a> {
     /// The last sign of life of any host.
     pub(in crate::andon) progress_at: Option<Timestamp>,
     link_rate: f32,
+    /// Some of its nodes are late or silent, and nobody knows yet whether they are lost: what they do, they may do well.
+    pub(in crate::andon) is_cut: bool,
     /// Found once: every detector walks over them.
     heard: Vec<(&'a Node, &'a Gpu)>,
     dark: Vec<&'a Gpu>,
@@ -75,6 +77,7 @@ impl<'a> JobLook<'a> {
             n_with_host: 0,
             progress_at: None,
             link_rate: 0.0,
+            is_cut: false,
             heard: Vec::with_capacity(members.len()),
             dark: Vec::new(),
         };
@@ -90,6 +93,7 @@ impl<'a> JobLook<'a> {
             .filter(|at| is_live(node) && newest.0 - at.0 <= DARK_INTERVALS * self.interval_ms);
         let Some(tick) = heard.filter(|_| gpu.answers()) else {
             self.n_dark += 1;
+            self.is_cut |= heard.is_none() && awaits_judgement(node);
             self.dark.push(gpu);
             return;
         };
@@ -225,6 +229,11 @@ impl<'a> JobLook<'a> {
         };
         Labels::from([("job_kind".to_owned(), kind.to_owned())])
     }
+}
+
+/// Nothing comes of it, and it has not been told to be lost.
+fn awaits_judgement(node: &Node) -> bool {
+    matches!(node.presence, Presence::Late | Presence::Silent) && node.lost_by.is_none()
 }
 
 fn is_live(node: &Node) -> bool {

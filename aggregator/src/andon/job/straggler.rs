@@ -11,6 +11,7 @@ use entrenar::gpu::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::infer::is_guess;
 use super::look::JobLook;
 use super::slow::{pace, pace_of};
 use super::{JobWatch, Said, may_train};
@@ -82,6 +83,10 @@ pub(in crate::andon) fn observe(
     said: &mut Vec<Said>,
 ) {
     if !rule.enabled || !may_train(look.job.kind) || look.n_members < 2 {
+        return;
+    }
+    // GPUs that exchange nothing, and that nobody names, wait for nobody.
+    if is_guess(look.name) && !watch.is_coupled {
         return;
     }
     let Some(found) = pace_of(look, rule.known_after.millis()) else {

@@ -346,3 +346,65 @@ fn a_job_that_the_scheduler_has_stopped_does_not_idle() {
     stage.play(&["n01"], &crate::andon::testing::idle(), 2000);
     assert_eq!(stage.story(), "");
 }
+
+#[test]
+fn a_pause_of_which_half_is_late_is_no_hang_until_the_late_are_judged() {
+    let mut stage = job(JobKind::Train, Restarts::Never);
+    for node in ["n03", "n04", "n05", "n06"] {
+        stage.hello(node, 2, &[]);
+    }
+    let others = ["n03", "n04", "n05", "n06"];
+    let told = |row: Values| {
+        row.with(metric::PROCESS_CPU, 1_000)
+            .with(metric::PROCESS_READ, 0)
+    };
+    for _ in 0..700 {
+        stage.all(&NODES, &told(working()));
+        stage.all(&others, &working());
+        stage.step();
+    }
+    // One rank waits for the other's checkpoint, whose node and three more are late for 57 s.
+    for _ in 0..57 {
+        stage.all(&NODES[..1], &told(spinning()));
+        stage.all(&others[..1], &working());
+        stage.step();
+    }
+    for _ in 0..60 {
+        stage.all(&NODES, &told(working()));
+        stage.all(&others, &working());
+        stage.step();
+    }
+    assert_eq!(
+        stage.pages().matches("JobHang").count(),
+        0,
+        "{}",
+        stage.pages()
+    );
+}
+
+#[test]
+fn after_a_long_checkpoint_nobody_idles_who_is_only_looked_at_a_moment_later() {
+    let mut stage = Stage::new(RuleSet::default()).every(Duration::from_secs(10));
+    for node in NODES {
+        stage.hello(node, 2, &[]);
+    }
+    stage.hold(
+        "4711",
+        JobKind::Train,
+        &[("n01", 0), ("n01", 1), ("n02", 0), ("n02", 1)],
+    );
+    let write = |row: Values, bytes: i64| {
+        row.with(metric::PROCESS_CPU, bytes / 1_000_000)
+            .with(metric::PROCESS_WRITE, bytes)
+    };
+    // Each node speaks half an interval after the other.
+    stage.interval = Duration::from_secs(5);
+    for half in 0..600_usize {
+        let pauses = (360..=598).contains(&half);
+        let row = if pauses { idle() } else { working() };
+        let row = write(row, half as i64 * 5_000_000_000);
+        stage.all(&NODES[half % 2..=half % 2], &row);
+        stage.step();
+    }
+    assert_eq!(stage.story(), "");
+}
