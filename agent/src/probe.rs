@@ -21,11 +21,12 @@ use std::time::Duration;
 use entrenar::backend::{Depth, GpuBackend, GpuError};
 use entrenar::clock::Clock;
 use entrenar::gpu::{GpuInfo, GpuUuid, Values};
-use entrenar::metric::NvmlStatus;
+use entrenar::metric::{self, NvmlStatus};
 use entrenar::report::{GpuEvent, HolderChange, Inventory};
 use tokio::sync::{mpsc, watch};
 
 use crate::evidence::proc::Proc;
+use crate::evidence::rdma::{Rdma, RdmaReader};
 use crate::holder::{Ledger, Scout, Users};
 
 use self::roster::Roster;
@@ -58,6 +59,8 @@ pub struct ProbeConfig {
     pub proc: Proc,
     /// Names of users.
     pub users: Users,
+    /// The node's RDMA ports.
+    pub rdma: Rdma,
 }
 
 impl ProbeConfig {
@@ -69,6 +72,7 @@ impl ProbeConfig {
             generation: 0,
             proc: Proc::default(),
             users: Users::read("/etc/passwd".as_ref()),
+            rdma: Rdma::default(),
         }
     }
 }
@@ -78,8 +82,8 @@ impl ProbeConfig {
 pub struct Sweep {
     /// The GPUs; a new generation when a GPU came or moved. One that is gone keeps its place.
     pub inventory: Arc<Inventory>,
-    /// A row per GPU of the inventory, in its order. Each has a status and, if it was asked, a latency; one that did
-    /// not answer has nothing else.
+    /// A row per GPU of the inventory, in its order. Each has a status, the node's network traffic where that is
+    /// counted and, if the GPU was asked, a latency; one that did not answer has nothing else.
     pub rows: Vec<Values>,
     /// GPUs that changed hands since the last sweep.
     pub holder_changes: Vec<HolderChange>,
@@ -113,6 +117,8 @@ pub struct Probe {
     enumerated_at: Option<Duration>,
     slots: HashMap<GpuUuid, Slot>,
     ledger: Ledger,
+    /// `None` where the backend itself says what its nodes' networks carry.
+    rdma: Option<RdmaReader>,
     events: mpsc::Sender<GpuEvent>,
     events_lost: Arc<AtomicU64>,
     stop: Stop,
@@ -136,7 +142,9 @@ impl Probe {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let events_lost = Arc::new(AtomicU64::new(0));
         let stop = Stop::default();
+        let mut rdma = None;
         let discovery = if backend.may_block() {
+            rdma = Some(RdmaReader::start(config.rdma.clone())?);
             let every = config.discovery_interval;
             let found = threads::discover(Arc::clone(&backend), every, stop.clone())?;
             let lost = Arc::clone(&events_lost);
@@ -157,6 +165,7 @@ impl Probe {
             enumerated_at: None,
             slots: HashMap::new(),
             ledger: Ledger::default(),
+            rdma,
             events,
             events_lost,
             stop,
@@ -216,6 +225,7 @@ impl Probe {
     pub async fn read_all(&mut self, depth: Depth) -> Sweep {
         self.enumerate();
         let begun = self.clock.monotonic();
+        let network = self.rdma.as_ref().and_then(RdmaReader::ask);
         let asked = self.ask_all(begun, depth);
         let mut rows = Vec::with_capacity(asked.len());
         let mut holder_changes = Vec::new();
@@ -234,6 +244,17 @@ impl Probe {
                 holder_changes.extend(self.ledger.observe(self.clock.now(), gpu, holder));
             }
             rows.push(answer.values);
+        }
+        if let Some(mut network) = network {
+            let bytes = tokio::select! {
+                biased;
+                bytes = &mut network => bytes.ok().flatten(),
+                () = &mut deadline => None,
+            };
+            let bytes = bytes.map(u64::cast_signed);
+            for row in &mut rows {
+                row.set(metric::NETWORK, bytes);
+            }
         }
         Sweep {
             inventory: self.inventory(),

@@ -11,6 +11,7 @@ use entrenar::mock::MockGpuBackend;
 use entrenar::nvml::NvmlBackend;
 use entrenar::report::{GpuEvent, GpuEventKind};
 use entrenar_agent::evidence::proc::Proc;
+use entrenar_agent::evidence::rdma::Rdma;
 use entrenar_agent::probe::{Probe, ProbeConfig, Sweep};
 use fake_nvml::harness::FakeNvml;
 use tokio::sync::mpsc;
@@ -37,6 +38,7 @@ impl Host {
             generation: 0,
             proc: Proc::at(dir.path().join("proc")),
             users: entrenar_agent::holder::Users::default(),
+            rdma: Rdma::at(dir.path().join("infiniband")),
         };
         let (mut probe, events) =
             Probe::start(Arc::new(backend), Arc::new(SystemClock), config).expect("threads");
@@ -102,6 +104,24 @@ async fn one_gpu_that_never_answers_does_not_delay_the_others() {
         .await;
     assert_eq!(statuses(&sweep), [Fine; 8]);
     assert_eq!(host.probe.stats().quarantined, 0);
+}
+
+#[tokio::test]
+async fn what_the_node_s_rdma_ports_carry_stands_in_every_row() {
+    let mut host = Host::playing("gpus 2").await;
+    let sweep = host.probe.read_all(Depth::Fast).await;
+    assert_eq!(
+        sweep.rows[0].get(metric::NETWORK),
+        None,
+        "no port, no value"
+    );
+    let counters = host.dir.path().join("infiniband/mlx5_0/ports/1/counters");
+    std::fs::create_dir_all(&counters).expect("made");
+    std::fs::write(counters.join("port_xmit_data"), "1000\n").expect("written");
+    std::fs::write(counters.join("port_rcv_data"), "24\n").expect("written");
+    let sweep = host.probe.read_all(Depth::Fast).await;
+    let network = sweep.rows.iter().map(|row| row.get(metric::NETWORK));
+    assert_eq!(network.collect::<Vec<_>>(), [Some(4096); 2]);
 }
 
 #[tokio::test]

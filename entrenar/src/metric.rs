@@ -92,12 +92,12 @@ catalogue! {
     7 MEMORY_TOTAL "memory_total_bytes" "bytes" Gauge /1 Fast "Device memory." "nvmlDeviceGetMemoryInfo_v2.total";
     8 POWER "power_watts" "watts" Gauge /1000 Fast "Board power." "nvmlDeviceGetPowerUsage";
     9 POWER_LIMIT "power_limit_watts" "watts" Gauge /1000 Slow "Power limit that is enforced." "nvmlDeviceGetEnforcedPowerLimit";
-    10 ENERGY "energy_joules_total" "joules" Counter /1000 Fast "Energy used since the driver was loaded." "nvmlDeviceGetTotalEnergyConsumption";
+    10 ENERGY "energy_joules_total" "joules" Counter /1000 Slow "Energy used since the driver was loaded." "nvmlDeviceGetTotalEnergyConsumption";
     11 SM_CLOCK "sm_clock_mhz" "megahertz" Gauge /1 Fast "Clock of the streaming multiprocessors." "nvmlDeviceGetClockInfo(SM)";
     12 MEMORY_CLOCK "memory_clock_mhz" "megahertz" Gauge /1 Slow "Memory clock." "nvmlDeviceGetClockInfo(MEM)";
     13 CLOCK_EVENT_REASONS "clock_event_reasons" "bitmask" Gauge /1 Fast "Why the clocks are where they are, as NVML's bitmask." "nvmlDeviceGetCurrentClocksThrottleReasons";
-    14 PCIE_TX "pcie_tx_bytes_total" "bytes" Counter /1 Fast "Bytes sent over PCIe." "field PCIE_COUNT_TX_BYTES";
-    15 PCIE_RX "pcie_rx_bytes_total" "bytes" Counter /1 Fast "Bytes received over PCIe." "field PCIE_COUNT_RX_BYTES";
+    14 PCIE_TX "pcie_tx_bytes_total" "bytes" Counter /1 Fast "Bytes sent over PCIe; where there is no GPM, what a 32-bit counter shows of them." "GPM PCIE_TX_PER_SEC, else field PCIE_COUNT_TX_BYTES";
+    15 PCIE_RX "pcie_rx_bytes_total" "bytes" Counter /1 Fast "Bytes received over PCIe; where there is no GPM, what a 32-bit counter shows of them." "GPM PCIE_RX_PER_SEC, else field PCIE_COUNT_RX_BYTES";
     16 NVLINK_TX "nvlink_tx_bytes_total" "bytes" Counter /1 Fast "Bytes sent over NVLink." "field NVLINK_THROUGHPUT_DATA_TX, all links";
     17 NVLINK_RX "nvlink_rx_bytes_total" "bytes" Counter /1 Fast "Bytes received over NVLink." "field NVLINK_THROUGHPUT_DATA_RX, all links";
     18 PCIE_LINK_WIDTH "pcie_link_width" "lanes" Gauge /1 Slow "PCIe lanes in use." "nvmlDeviceGetCurrPcieLinkWidth";

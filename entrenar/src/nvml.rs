@@ -8,9 +8,11 @@
 //! [`capabilities`](NvmlBackend::capabilities).
 
 mod events;
+mod gpm;
 mod identify;
 mod kernel;
 mod limits;
+mod odometer;
 mod raw;
 mod read;
 
@@ -27,9 +29,11 @@ use crate::gpu::{GpuInfo, GpuUuid, Values};
 use crate::report::GpuEvent;
 
 use self::events::EventSource;
+use self::gpm::Gpm;
 use self::identify::{Known, RollCall};
 use self::limits::Limits;
 pub use self::limits::{Capability, Limit};
+use self::odometer::Odometer;
 
 /// Names that are tried when no path is given: the driver's own, then the one that developers' packages link.
 const LIBRARY_NAMES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
@@ -61,6 +65,9 @@ pub(crate) struct Entry {
     device: Device<'static>,
     info: GpuInfo,
     limits: Limits,
+    gpm: Gpm,
+    pcie_tx: Odometer,
+    pcie_rx: Odometer,
 }
 
 impl NvmlBackend {
@@ -154,6 +161,9 @@ impl NvmlBackend {
             device,
             info: info.clone(),
             limits: Limits::default(),
+            gpm: Gpm::default(),
+            pcie_tx: Odometer::default(),
+            pcie_rx: Odometer::default(),
         });
         devices.generation += 1;
         // Whoever sat here before has moved or is gone, and is asked for by its UUID.

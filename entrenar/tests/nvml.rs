@@ -121,6 +121,8 @@ fn a_fast_tick_makes_at_most_twelve_driver_calls() {
     let host = Host::playing("gpus 1");
     let backend = host.open();
     let gpu = gpus(&backend).remove(0);
+    // GPM tells what was between two looks.
+    backend.read(&gpu, Depth::Fast).unwrap();
     host.nvml.play(&format!(
         "gpus 1\ntrace {}",
         host.nvml.trace_file().display()
@@ -132,18 +134,59 @@ fn a_fast_tick_makes_at_most_twelve_driver_calls() {
     let fast = metric::CATALOGUE
         .iter()
         .filter(|m| m.pace == metric::Pace::Fast);
-    let elsewhere = [
-        metric::SM_ACTIVE,
-        metric::TENSOR_ACTIVE,
-        metric::DRAM_ACTIVE,
-        metric::NVML_STATUS,
-        metric::NVML_LATENCY,
-        metric::NETWORK,
-    ];
+    let elsewhere = [metric::NVML_STATUS, metric::NVML_LATENCY, metric::NETWORK];
     for metric in fast.filter(|m| !elsewhere.contains(&m.id)) {
         assert!(values.get(metric.id).is_some(), "{}", metric.name);
     }
     assert_eq!(values.get(metric::FAN_SPEED), None, "a slow metric");
+}
+
+#[test]
+fn gpm_tells_the_time_between_two_looks_and_pcie_traffic_beyond_32_bits() {
+    let host = Host::playing("gpus 1\ngpu 0 pcie_rx_rate 60000000000000\n");
+    let backend = host.open();
+    let gpu = gpus(&backend).remove(0);
+    let first = backend.read(&gpu, Depth::Fast).unwrap();
+    assert_eq!(
+        first.get(metric::SM_ACTIVE),
+        None,
+        "there was no look before"
+    );
+    assert_eq!(first.get(metric::PCIE_RX), Some(0), "the total begins");
+    let second = backend.read(&gpu, Depth::Fast).unwrap();
+    let expected = [
+        (metric::SM_ACTIVE, 870_000),
+        (metric::TENSOR_ACTIVE, 480_000),
+        (metric::DRAM_ACTIVE, 360_000),
+    ];
+    for (metric, ppm) in expected {
+        assert_eq!(second.get(metric), Some(ppm));
+    }
+    // 60 TB/s, so that a few hundred microseconds are more than 32 bits hold.
+    let mut now = second;
+    while now.get(metric::PCIE_RX) < Some(1 << 33) {
+        let before = now.get(metric::PCIE_RX);
+        now = backend.read(&gpu, Depth::Fast).unwrap();
+        assert!(now.get(metric::PCIE_RX) > before);
+    }
+}
+
+#[test]
+fn a_gpu_before_hopper_has_its_pcie_traffic_from_the_counter() {
+    let host = Host::playing("gpus 1\ngpu 0 gpm 0\n");
+    let backend = host.open();
+    let gpu = gpus(&backend).remove(0);
+    let first = backend.read(&gpu, Depth::Fast).unwrap();
+    let second = backend.read(&gpu, Depth::Fast).unwrap();
+    assert_eq!(second.get(metric::SM_ACTIVE), None);
+    assert!(second.get(metric::PCIE_RX) > first.get(metric::PCIE_RX));
+    let declined: Vec<MetricId> = backend.capabilities().iter().map(|c| c.metric).collect();
+    let gpm = [
+        metric::SM_ACTIVE,
+        metric::TENSOR_ACTIVE,
+        metric::DRAM_ACTIVE,
+    ];
+    assert_eq!(declined, gpm);
 }
 
 #[test]
@@ -195,6 +238,7 @@ fn an_old_driver_without_some_symbols_gives_all_the_rest() {
         "nvmlDeviceGetMarginTemperature",
         "nvmlDeviceGetFieldValues",
         "nvmlDeviceGetComputeRunningProcesses_v3",
+        "nvmlGpmQueryDeviceSupport",
         "nvmlEventSetFree",
         "nvmlShutdown",
     ]);

@@ -12,6 +12,7 @@ use crate::backend::{Depth, GpuError, GpuProcess};
 use crate::gpu::Values;
 use crate::metric::{self, MetricId, NvmlStatus};
 
+use super::gpm::{self, Gpm};
 use super::limits::{Limit, Verdict, judge};
 use super::raw::{self, Field};
 use super::{Entry, gpu_error};
@@ -141,7 +142,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// What changes from second to second: eight calls.
+    /// What changes from second to second: nine calls.
     fn fast(&mut self) -> Result<(), GpuError> {
         self.one(metric::TEMPERATURE, |d| {
             d.temperature(TemperatureSensor::Gpu).map(plausible)
@@ -154,18 +155,20 @@ impl Reading<'_> {
             raw::memory(d).map(|m| (m.used_bytes as i64, m.total_bytes as i64))
         })?;
         self.one(metric::POWER, |d| number(d.power_usage()))?;
-        self.one(metric::ENERGY, |d| {
-            Ok(i64::try_from(d.total_energy_consumption()?).ok())
-        })?;
         self.one(metric::SM_CLOCK, |d| number(d.clock_info(Clock::SM)))?;
         self.one(metric::CLOCK_EVENT_REASONS, |d| {
             raw::clock_event_reasons(d).map(|bits| Some(bits as i64))
         })?;
+        self.gpm()?;
         self.fields(FAST_FIELDS)
     }
 
-    /// What changes in minutes, or never.
+    /// What changes in minutes, or never, and energy: it alone takes the driver longer than all fast calls together
+    /// (3 to 8 ms on an H200), and power is a mean over a second already.
     fn slow(&mut self) -> Result<(), GpuError> {
+        self.one(metric::ENERGY, |d| {
+            Ok(i64::try_from(d.total_energy_consumption()?).ok())
+        })?;
         self.one(metric::THERMAL_MARGIN, |d| {
             raw::thermal_margin(d).map(|m| Some(m.into()))
         })?;
@@ -229,13 +232,37 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// What GPM tells, where there is GPM.
+    fn gpm(&mut self) -> Result<(), GpuError> {
+        let entry = self.entry;
+        if !entry.limits.allows(gpm::GATE) {
+            return Ok(());
+        }
+        let looked = entry.gpm.read(&entry.device, |metric, value| {
+            self.values.set(metric, Some(value));
+            entry.limits.answered(metric);
+        });
+        match looked.map_err(|error| (judge(&error), error)) {
+            Err((Verdict::Declined(limit), _)) => {
+                // PCIe traffic has another source.
+                for metric in Gpm::metrics().filter(|&metric| !is_pcie(metric)) {
+                    entry.limits.decline(metric, limit);
+                }
+                Ok(())
+            }
+            Err((Verdict::Fatal, error)) => Err(gpu_error(entry.info.index, &error)),
+            // Someone else at the counters for a moment: nothing that the tick must be marked for.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Several metrics by one call that answers for each.
     fn fields(&mut self, rows: &[FieldRow]) -> Result<(), GpuError> {
         let mut asked = [Field { id: 0, scope: 0 }; raw::MAX_FIELDS];
         let mut metrics = [(metric::NVML_STATUS, 1); raw::MAX_FIELDS];
         let mut count = 0;
         for &(metric, id, scope, unit) in rows {
-            if self.entry.limits.allows(metric) {
+            if self.entry.limits.allows(metric) && !self.is_of_gpm(metric) {
                 asked[count] = Field { id, scope };
                 metrics[count] = (metric, unit);
                 count += 1;
@@ -264,8 +291,18 @@ impl Reading<'_> {
         outcome
     }
 
+    /// Whether GPM tells a metric on this GPU: never two sources for one total.
+    fn is_of_gpm(&self, metric: MetricId) -> bool {
+        is_pcie(metric) && self.entry.limits.allows(gpm::GATE)
+    }
+
     fn answer(&mut self, metric: MetricId, value: Option<i64>) {
         self.entry.limits.answered(metric);
+        let value = match metric {
+            metric::PCIE_TX => value.map(|reading| self.entry.pcie_tx.read(reading)),
+            metric::PCIE_RX => value.map(|reading| self.entry.pcie_rx.read(reading)),
+            _ => value,
+        };
         self.values.set(metric, value);
     }
 
@@ -295,6 +332,10 @@ impl Reading<'_> {
             self.entry.limits.decline(second, limit);
         }
     }
+}
+
+fn is_pcie(metric: MetricId) -> bool {
+    matches!(metric, metric::PCIE_TX | metric::PCIE_RX)
 }
 
 fn number(value: Result<u32, NvmlError>) -> Result<Option<i64>, NvmlError> {

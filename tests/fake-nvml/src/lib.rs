@@ -38,6 +38,7 @@
 
 #![allow(unsafe_code, reason = "it is a C library")]
 
+mod gpm;
 pub mod harness;
 mod player;
 pub mod scenario;

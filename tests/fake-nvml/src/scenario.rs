@@ -37,6 +37,11 @@ pub const FIELDS: &[(&str, [Value; 3])] = &[
     ("pcie_replay", [Is(0), Is(0), Is(0)]),
     ("pcie_tx_rate", [Is(0), Is(200 << 20), Is(200 << 20)]),
     ("pcie_rx_rate", [Is(0), Is(300 << 20), Is(300 << 20)]),
+    // GPM: whether there is any, and shares in percent.
+    ("gpm", [Is(1), Is(1), Is(1)]),
+    ("sm_active", [Is(0), Is(87), Is(87)]),
+    ("tensor_active", [Is(0), Is(48), Is(48)]),
+    ("dram_active", [Is(0), Is(36), Is(36)]),
     ("nvlinks", [Is(18), Is(18), Is(18)]),
     ("nvlink_tx_rate", [Is(0), Is(18 << 30), Is(18 << 30)]),
     ("nvlink_rx_rate", [Is(0), Is(18 << 30), Is(18 << 30)]),

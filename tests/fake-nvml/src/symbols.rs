@@ -20,9 +20,9 @@ use crate::player::player;
 use crate::scenario::{Gpu, Scenario, Value, uuid};
 use crate::spent::Spending;
 
-const SUCCESS: nvmlReturn_t = 0;
-const INVALID_ARGUMENT: nvmlReturn_t = 2;
-const NOT_SUPPORTED: nvmlReturn_t = 3;
+pub(crate) const SUCCESS: nvmlReturn_t = 0;
+pub(crate) const INVALID_ARGUMENT: nvmlReturn_t = 2;
+pub(crate) const NOT_SUPPORTED: nvmlReturn_t = 3;
 const NOT_FOUND: nvmlReturn_t = 6;
 const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
 const TIMEOUT: nvmlReturn_t = 10;
@@ -37,7 +37,10 @@ fn outcome(result: Result<(), nvmlReturn_t>) -> nvmlReturn_t {
 }
 
 /// A call about no GPU.
-fn system(call: &str, answer: impl FnOnce(&Scenario) -> Result<(), u32>) -> nvmlReturn_t {
+pub(crate) fn system(
+    call: &str,
+    answer: impl FnOnce(&Scenario) -> Result<(), u32>,
+) -> nvmlReturn_t {
     let _spending = Spending::begin();
     outcome(
         player()
@@ -47,7 +50,7 @@ fn system(call: &str, answer: impl FnOnce(&Scenario) -> Result<(), u32>) -> nvml
 }
 
 /// A call about a GPU.
-fn device(
+pub(crate) fn device(
     call: &str,
     handle: nvmlDevice_t,
     answer: impl FnOnce(&Gpu, usize) -> Result<(), u32>,
@@ -63,7 +66,7 @@ fn device(
     )
 }
 
-fn value(gpu: &Gpu, name: &str) -> Result<u64, nvmlReturn_t> {
+pub(crate) fn value(gpu: &Gpu, name: &str) -> Result<u64, nvmlReturn_t> {
     match gpu.value(name) {
         Value::Is(value) => Ok(value),
         Value::Code(code) => Err(code),
@@ -71,7 +74,7 @@ fn value(gpu: &Gpu, name: &str) -> Result<u64, nvmlReturn_t> {
 }
 
 /// Writes where C wants its answer.
-fn put<T>(out: *mut T, value: T) -> Result<(), nvmlReturn_t> {
+pub(crate) fn put<T>(out: *mut T, value: T) -> Result<(), nvmlReturn_t> {
     if out.is_null() {
         return Err(INVALID_ARGUMENT);
     }
@@ -472,6 +475,8 @@ fn field(gpu: &Gpu, slot: usize, id: c_uint, scope: c_uint) -> Result<Field, nvm
     let small = |name| value(gpu, name).map(Field::Small);
     let large = |name| value(gpu, name).map(Field::Large);
     let total = |name, total: f64| value(gpu, name).map(|_| Field::Large(total as u64));
+    // 32 bits that go round, as the driver's.
+    let round = |name, total: f64| value(gpu, name).map(|_| Field::Small(total as u64));
     let totals = player().totals(slot);
     match id {
         fi::NVML_FI_DEV_MEMORY_TEMP => small("memory_temperature"),
@@ -479,8 +484,8 @@ fn field(gpu: &Gpu, slot: usize, id: c_uint, scope: c_uint) -> Result<Field, nvm
         fi::NVML_FI_DEV_REMAPPED_FAILURE => small("remap_failure"),
         fi::NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL => large("nvlink_crc"),
         fi::NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL => large("nvlink_recovery"),
-        fi::NVML_FI_DEV_PCIE_COUNT_TX_BYTES => total("pcie_tx_rate", totals.pcie_tx),
-        fi::NVML_FI_DEV_PCIE_COUNT_RX_BYTES => total("pcie_rx_rate", totals.pcie_rx),
+        fi::NVML_FI_DEV_PCIE_COUNT_TX_BYTES => round("pcie_tx_rate", totals.pcie_tx),
+        fi::NVML_FI_DEV_PCIE_COUNT_RX_BYTES => round("pcie_rx_rate", totals.pcie_rx),
         // In KiB, and only for all links together.
         fi::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX if scope == ALL_SCOPES => {
             total("nvlink_tx_rate", totals.nvlink_tx / 1024.0)
