@@ -4,14 +4,16 @@
 //! restart: the same code, so the same result. What must then happen in the world leaves as [`Effects`].
 
 pub mod driver;
+pub mod instant;
 pub mod keep;
 mod lag;
 mod look;
 pub(crate) mod offset;
+mod seat;
 mod stream;
 pub mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use entrenar::gpu::NodeId;
@@ -27,6 +29,7 @@ use crate::status::Counts;
 use crate::store::{JournalEntry, JournalPosition};
 
 pub use lag::Lag;
+pub use seat::Seated;
 pub use stream::ConnectionId;
 use stream::{Admission, Stream};
 
@@ -75,6 +78,8 @@ pub struct Line {
     pending: Vec<JournalEntry>,
     pending_bytes: usize,
     pending_holders: Vec<HolderChange>,
+    /// The latest of them, committed or not.
+    recent_holders: VecDeque<HolderChange>,
     /// The group commit that `pending` will be.
     group: Group,
     forgotten: JournalPosition,
@@ -97,6 +102,7 @@ impl Line {
             pending: Vec::new(),
             pending_bytes: 0,
             pending_holders: Vec::new(),
+            recent_holders: VecDeque::new(),
             group: Group(1),
             forgotten: JournalPosition(0),
             last_snapshot: None,
@@ -386,6 +392,7 @@ impl Line {
                 if evaluate {
                     self.engine.holder(now, &node, &change);
                 }
+                self.note_holder(change.clone());
                 self.pending_holders.push(change);
             }
         }

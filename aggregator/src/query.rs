@@ -1,24 +1,41 @@
-//! Head and store together, as points: no seam between them, and nothing twice.
+//! Head and store together, as points or as steps: no seam between them, and nothing twice.
 //!
-//! Raw points only. What a point means (unit, scale) is the catalogue's matter; the edge that shows it asks there.
+//! How to read the folder: `source` reads one series piece by piece, `fold` puts the pieces into the `bucket`s of `step`s,
+//! `function` says what a step comes to, `aggregate` what several GPUs come to, `holding` who held a GPU when; `budget` is
+//! what all of it may cost. What a point means (unit, scale) is the catalogue's matter; the edge that shows it asks there.
 
+pub mod aggregate;
+pub mod bucket;
+pub mod budget;
+pub mod export;
+pub mod fold;
+pub mod function;
+pub mod gather;
+pub mod grid;
+pub mod holding;
+pub mod select;
+pub mod source;
+pub mod step;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use entrenar::gpu::GpuUuid;
 use entrenar::metric::{Metric, MetricId, Pace};
 use entrenar::unit::Timestamp;
 
-use crate::chunk::{self, ChunkError};
-use crate::store::{SealedChunk, Store, StoreError};
+use self::bucket::Bucket;
+use self::fold::{Closed, Fold};
+use self::holding::Holding;
+use self::source::{Piece, Source};
+use self::step::Steps;
+use crate::chunk::ChunkError;
+use crate::store::{Store, StoreError};
+
+pub use self::budget::{Budget, MAX_POINTS};
 
 #[cfg(test)]
 mod tests;
-
-/// Most points of one answer, over all its series: some 15 MB of JSON. More is refused with a word on how to ask for less.
-pub const MAX_POINTS: usize = 500_000;
-
-/// The store is asked for this much history at a time, so that a question that is refused was not read to its end.
-const PAGE: Duration = Duration::from_hours(6);
 
 /// How often slow metrics are read at the least.
 const SLOW_EVERY: Duration = Duration::from_secs(10);
@@ -30,9 +47,13 @@ pub type Point = (Timestamp, i64);
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     #[error(
-        "the answer would have more than {limit} points: ask for a shorter time (`from`, `to`), or for one `node`, `device` or `job`"
+        "the answer would have more than {limit} points: ask for a shorter time (`from`, `to`), a longer `step`, or for one `node`, `device` or `job`"
     )]
     TooManyPoints { limit: usize },
+    #[error(
+        "the answer needs more than {limit} stored samples, and no more are read for one: ask for a shorter time (`from`, `to`), or for fewer GPUs (`node`, `job`, `model`)"
+    )]
+    TooMuchRead { limit: usize },
     #[error("a stored stretch of {gpu} from {stretch} cannot be read")]
     Damaged {
         gpu: GpuUuid,
@@ -41,32 +62,6 @@ pub enum QueryError {
     },
     #[error("the history cannot be read")]
     Store(#[from] StoreError),
-}
-
-/// What one answer may still hold. Shared by all series of the answer.
-#[derive(Debug)]
-pub struct Budget {
-    limit: usize,
-    left: usize,
-}
-
-impl Budget {
-    /// An answer of at most `limit` points.
-    pub const fn new(limit: usize) -> Self {
-        Self { limit, left: limit }
-    }
-
-    fn spend(&mut self, points: usize) -> Result<(), QueryError> {
-        let short = QueryError::TooManyPoints { limit: self.limit };
-        self.left = self.left.checked_sub(points).ok_or(short)?;
-        Ok(())
-    }
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self::new(MAX_POINTS)
-    }
 }
 
 /// Which points.
@@ -79,64 +74,79 @@ pub struct Question {
     pub to: Timestamp,
 }
 
-/// One metric of one GPU, ascending. `head` is what the head answered to the same question, and it must have been asked
-/// *before* this is called: what is sealed in between is then seen twice, and not never.
+/// Raw points of one metric of one GPU, ascending. `head` is what the head answered to the same question, and it must have
+/// been asked *before* this is called: what is sealed in between is then seen twice, and not never.
 pub async fn series(
     store: &dyn Store,
     question: &Question,
     head: Vec<Point>,
     budget: &mut Budget,
 ) -> Result<Vec<Point>, QueryError> {
+    points(Source::new(store, question.clone(), head), budget).await
+}
+
+/// Every point of a series, ascending.
+pub async fn points(mut source: Source<'_>, budget: &mut Budget) -> Result<Vec<Point>, QueryError> {
     let mut points = Vec::new();
-    let (mut from, mut page) = (question.from, PAGE);
-    while from <= question.to {
-        let to = question.to.min(from + page);
-        let chunks = store.chunks(&question.gpu, from, to).await?;
-        // Through years without data in longer and longer steps.
-        page = if chunks.is_empty() { page * 2 } else { PAGE };
-        let known = points.len();
-        for chunk in &chunks {
-            let read = decode(chunk, question.metric)?;
-            points.extend(read.into_iter().filter(|(at, _)| from <= *at && *at <= to));
-        }
-        budget.spend(points.len() - known)?;
-        if to == question.to {
-            break;
-        }
-        from = to + Duration::from_millis(1);
-    }
-    budget.spend(head.len())?;
-    points.extend(head);
-    Ok(in_order(points))
-}
-
-fn decode(chunk: &SealedChunk, metric: MetricId) -> Result<Vec<Point>, QueryError> {
-    chunk::decode_metric(&chunk.blob, metric).map_err(|source| QueryError::Damaged {
-        gpu: chunk.gpu.clone(),
-        stretch: chunk.stretch,
-        source,
-    })
-}
-
-/// By time; of two at the same time the one that stood first, which is the stored one.
-fn in_order(mut points: Vec<Point>) -> Vec<Point> {
-    points.sort_by_key(|(at, _)| *at);
-    points.dedup_by_key(|(at, _)| *at);
-    points
-}
-
-/// The last point of each step, counted from the epoch: fewer points, none of them made up.
-pub fn last_per_step(points: &[Point], step: Duration) -> Vec<Point> {
-    let step_ms = (step.as_millis() as i64).max(1);
-    let of_step = |(at, _): &Point| at.0.div_euclid(step_ms);
-    let mut kept: Vec<Point> = Vec::new();
-    for point in points {
-        match kept.last_mut() {
-            Some(last) if of_step(last) == of_step(point) => *last = *point,
-            _ => kept.push(*point),
+    while let Some(piece) = source.next(budget).await? {
+        // Of a source that is asked for points; a rollup has none.
+        if let Piece::Points(more) = piece {
+            budget.spend(more.len())?;
+            points.extend(more);
         }
     }
-    kept
+    Ok(points)
+}
+
+/// One series in steps: `over` is shown every step that has a sample. The same for everyone who asks, wherever the
+/// series lies and in whatever pieces.
+pub async fn fold(
+    mut source: Source<'_>,
+    steps: Steps,
+    budget: &mut Budget,
+    mut over: impl FnMut(&Closed),
+) -> Result<(), QueryError> {
+    let mut fold = Fold::new(steps);
+    while let Some(piece) = source.next(budget).await? {
+        match piece {
+            Piece::Points(points) => points.into_iter().for_each(|p| fold.point(p, &mut over)),
+            Piece::Buckets(buckets) => buckets.into_iter().for_each(|b| fold.bucket(b, &mut over)),
+        }
+    }
+    fold.finish(over);
+    Ok(())
+}
+
+/// The same, each job for itself: a sample belongs to whoever held the GPU when it was taken. What a counter gained between
+/// the last sample of one holder and the first of the next is nobody's. A rollup belongs to whoever held the GPU when it began,
+/// so a source of rollups gives raw points where the holder changes.
+pub async fn fold_by_job(
+    mut source: Source<'_>,
+    steps: Steps,
+    holding: &Holding,
+    budget: &mut Budget,
+    mut over: impl FnMut(Option<&str>, &Closed),
+) -> Result<(), QueryError> {
+    let mut folds: BTreeMap<Option<&str>, Fold> = BTreeMap::new();
+    let mut latest = None;
+    while let Some(piece) = source.next(budget).await? {
+        let points = match piece {
+            Piece::Points(points) => points.into_iter().map(Bucket::of).collect(),
+            Piece::Buckets(buckets) => buckets,
+        };
+        for bucket in points {
+            let job = holding.at(bucket.began()).map(|holder| holder.job.as_str());
+            let fold = folds.entry(job).or_insert_with(|| Fold::new(steps));
+            if latest.replace(job).is_some_and(|latest| latest != job) {
+                fold.part();
+            }
+            fold.bucket(bucket, |closed| over(job, closed));
+        }
+    }
+    for (job, fold) in folds {
+        fold.finish(|closed| over(job, closed));
+    }
+    Ok(())
 }
 
 /// In the unit that people see, with a `None` where samples are missing: a line must not be drawn across it. `spacing` is

@@ -204,6 +204,7 @@ pub async fn start(
         cluster: config.cluster.clone(),
         loopback: http_at.ip().is_loopback(),
         metrics_max_gpus: config.metrics_max_gpus,
+        gate: web::Gate::default(),
         stop: stop.clone(),
     });
     let https = tls::for_http(&config).map_err(StartError::Configuration)?;

@@ -5,9 +5,15 @@
 mod api;
 mod assets;
 mod error;
+mod export;
+mod gate;
 mod guard;
+mod history;
+mod listing;
 mod live;
+mod params;
 mod prometheus;
+mod query;
 mod rules;
 mod series;
 mod serve;
@@ -31,6 +37,7 @@ use crate::line::driver::{LineGone, LineHandle};
 use crate::status::Vitals;
 use crate::store::Store;
 
+pub use gate::Gate;
 pub use live::{Live, LiveEvent, Topic};
 pub use serve::serve;
 pub(crate) use view::{GpuSample, IncidentView};
@@ -50,6 +57,7 @@ pub struct Web {
     /// Whether the listener is on loopback: then the `Host` must be too.
     pub loopback: bool,
     pub metrics_max_gpus: usize,
+    pub gate: Gate,
     pub stop: CancellationToken,
 }
 
@@ -60,6 +68,8 @@ pub fn router(web: Arc<Web>) -> Router {
         .route("/gpus", get(api::gpus))
         .route("/jobs", get(api::jobs))
         .route("/series", get(series::series))
+        .route("/query", get(query::query))
+        .route("/export", get(export::export))
         .route("/incidents", get(api::incidents))
         .route("/incidents/{id}", get(api::incident))
         .route("/incidents/{id}/acknowledge", post(api::acknowledge))

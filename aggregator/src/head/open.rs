@@ -2,17 +2,44 @@
 
 use std::time::Duration;
 
-use entrenar::gpu::Values;
-use entrenar::metric::MetricId;
+use entrenar::gpu::{GpuUuid, Values};
+use entrenar::metric::{MetricId, Pace};
 use entrenar::unit::Timestamp;
 
-use super::Group;
 use super::rows::Rows;
+use super::{Group, Head};
 use crate::chunk::Sample;
 
 /// Ascending runs in a stretch. Late data goes into a run of its own; when there are more runs than this, they are
 /// unpacked and packed again as one.
 const MAX_RUNS: usize = 6;
+
+impl Head {
+    /// What one metric was when it was last read, and when that was. A fast metric is read at every tick, so one that the
+    /// newest sample has not is not known any more; a slow one was read some ticks ago.
+    pub fn last(&self, gpu: &GpuUuid, metric: MetricId) -> Option<(Timestamp, i64)> {
+        let held = self.gpus.get(gpu)?;
+        let at = held.latest_at?;
+        if let Some(value) = held.latest.get(metric) {
+            return Some((at, value));
+        }
+        let is_slow = metric.def().is_some_and(|def| def.pace == Pace::Slow);
+        let slow = is_slow.then(|| held.slow.get(metric)).flatten()?;
+        Some((held.slow_at?, slow))
+    }
+
+    /// Every sample that is not in the store yet, ascending, between two instants, both included. Some may be in the store
+    /// as well.
+    pub fn samples(&self, gpu: &GpuUuid, from: Timestamp, to: Timestamp) -> Vec<Sample> {
+        let stretches = self.gpus.get(gpu).into_iter().flat_map(|g| &g.stretches);
+        let overlapping = stretches.filter(|stretch| stretch.overlaps(from, to));
+        let mut samples: Vec<_> = overlapping.flat_map(OpenStretch::samples).collect();
+        samples.retain(|(at, _)| from <= *at && *at <= to);
+        samples.sort_by_key(|(at, _)| *at);
+        samples.dedup_by_key(|(at, _)| *at);
+        samples
+    }
+}
 
 /// Part of one GPU's past between two instants.
 #[derive(Clone, Debug)]
@@ -109,6 +136,9 @@ impl OpenStretch {
         to: Timestamp,
         points: &mut Vec<(Timestamp, i64)>,
     ) {
+        if !self.overlaps(from, to) {
+            return;
+        }
         for run in self.runs() {
             run.rows.each(|row, of, value| {
                 if of == metric {
@@ -117,6 +147,11 @@ impl OpenStretch {
                 }
             });
         }
+    }
+
+    /// Whether it has time in common with what lies between two instants, both included.
+    fn overlaps(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.start <= to && from < self.start + self.length
     }
 
     /// Memory that it holds.

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use entrenar::metric::{POWER, TEMPERATURE};
+use entrenar::metric::{POWER, PROCESSES, TEMPERATURE};
 use proptest::prelude::*;
 
 use super::*;
@@ -331,4 +331,29 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_slow_metric_is_known_from_when_it_was_read_and_a_fast_one_from_now() {
+    let mut head = Head::default();
+    let at = Timestamp::from_secs;
+    let mut take = |secs: i64, values: Values| {
+        let arrival = Arrival {
+            at: at(secs),
+            received_at: at(secs),
+            group: Group(1),
+            interval: SECOND,
+        };
+        head.push(&gpu("a"), arrival, &values);
+    };
+    let row = Values::default().with(POWER, 5).with(TEMPERATURE, 40);
+    take(1_000_000, row.clone().with(PROCESSES, 2));
+    take(1_000_090, row.with(TEMPERATURE, None));
+    let last = |metric| head.last(&gpu("a"), metric).map(|(at, v)| (at.0 / 1000, v));
+    assert_eq!(last(POWER), Some((1_000_090, 5)));
+    assert_eq!(last(PROCESSES), Some((1_000_000, 2)));
+    assert_eq!(last(TEMPERATURE), None);
+    let samples = head.samples(&gpu("a"), at(1_000_000), at(1_000_089));
+    assert_eq!(samples.len(), 1);
+    assert_eq!(samples[0].1.get(TEMPERATURE), Some(40));
 }

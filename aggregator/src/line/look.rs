@@ -89,7 +89,7 @@ impl Line {
             .range(&asked.gpu, asked.metric, asked.from, asked.to)
     }
 
-    fn node_streams(&self) -> impl Iterator<Item = (&NodeId, &Stream)> {
+    pub(super) fn node_streams(&self) -> impl Iterator<Item = (&NodeId, &Stream)> {
         self.nodes
             .iter()
             .filter_map(|(node, id)| Some((node, self.streams.get(id)?)))

@@ -1,9 +1,10 @@
 use entrenar::gpu::Values;
-use entrenar::metric::{POWER, PROCESSES, by_name};
+use entrenar::metric::{PCIE_TX, POWER, PROCESSES, by_name};
 use entrenar::report::StreamId;
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
+use super::function::Function;
 use super::*;
 use crate::head::{Arrival, Group, Head};
 use crate::store::{Flush, JournalEntry, JournalPosition, MemoryStore, SqliteStore, StoreResult};
@@ -18,18 +19,6 @@ fn points(secs: impl IntoIterator<Item = i64>) -> Vec<Point> {
 
 fn seconds(points: &[Point]) -> Vec<i64> {
     points.iter().map(|(at, _)| at.0 / 1000).collect()
-}
-
-#[test]
-fn fewer_points_are_the_last_of_each_step() {
-    let check = |secs: &[i64], step: u64, expected: &[i64]| {
-        let kept = last_per_step(&points(secs.to_vec()), Duration::from_secs(step));
-        assert_eq!(seconds(&kept), expected);
-    };
-    check(&[0, 1, 2, 9, 10, 11, 35], 10, &[9, 11, 35]);
-    check(&[-11, -10, -1, 0], 10, &[-11, -1, 0]);
-    check(&[3, 4], 1, &[3, 4]);
-    check(&[], 10, &[]);
 }
 
 #[test]
@@ -102,6 +91,7 @@ impl<S: Store> Line<S> {
         let slow = (sent_at.0 % 10_000 == 0).then_some(8);
         let values = Values::default()
             .with(POWER, sent_at.0 * 7 % 1000)
+            .with(PCIE_TX, counted(*sent_at))
             .with(PROCESSES, slow);
         self.head.push(&gpu(), arrival, &values);
     }
@@ -162,6 +152,34 @@ impl<S: Store> Line<S> {
             .await
             .unwrap()
     }
+
+    /// A minute each, from the beginning of time to 5000 s.
+    async fn ask_steps(&self, metric: &str, function: &str) -> Vec<Option<f64>> {
+        let metric = by_name(metric).unwrap();
+        let function = Function::parse(function, metric).unwrap();
+        let steps = minutes();
+        let question = Question {
+            gpu: gpu(),
+            metric: metric.id,
+            from: steps.from(),
+            to: steps.to(),
+        };
+        let head = self
+            .head
+            .range(&question.gpu, metric.id, question.from, question.to);
+        let source = Source::new(&self.store, question, head);
+        let mut values = vec![None; steps.len()];
+        let over = |step: &Closed| values[step.place] = function.value(metric, step);
+        fold(source, steps, &mut Budget::default(), over)
+            .await
+            .unwrap();
+        values
+    }
+}
+
+/// A counter that is reset again and again.
+fn counted(at: Timestamp) -> i64 {
+    at.0 / 1000 % 700 * 13
 }
 
 fn gpu() -> GpuUuid {
@@ -239,11 +257,67 @@ async fn check<S: Store>(store: S, steps: Vec<Step>, reopen: impl AsyncFn(S) -> 
             seconds(&line.ask(POWER, 700, 1500).await),
             expected(700, 1500)
         );
+        let naive = Naive::of(&delivered);
+        assert_eq!(line.ask_steps("power_watts", "mean").await, naive.mean);
+        assert_eq!(
+            line.ask_steps("pcie_tx_bytes_total", "increase").await,
+            naive.increase
+        );
         let slow = line.ask(PROCESSES, 0, 5000).await;
         assert_eq!(
             slow.len(),
             delivered.iter().filter(|s| (BASE + **s) % 10 == 0).count()
         );
+    }
+}
+
+fn minutes() -> Steps {
+    let at = |secs| Timestamp::from_secs(BASE + secs);
+    Steps::covering(at(-10), at(5000), Duration::from_mins(1))
+}
+
+/// What steps must come to, from all that was delivered at once.
+struct Naive {
+    mean: Vec<Option<f64>>,
+    increase: Vec<Option<f64>>,
+}
+
+impl Naive {
+    fn of(delivered: &std::collections::BTreeSet<i64>) -> Self {
+        let steps = minutes();
+        let all: Vec<_> = delivered
+            .iter()
+            .map(|s| Timestamp::from_secs(BASE + s))
+            .collect();
+        let within = |place: usize| {
+            let inside = |at: &&Timestamp| steps.place(**at) == Some(place);
+            all.iter().filter(inside).copied().collect::<Vec<_>>()
+        };
+        let mean = |place| {
+            let values = within(place).into_iter().map(|at| at.0 * 7 % 1000);
+            let values: Vec<i64> = values.collect();
+            let sum = values.iter().sum::<i64>() as f64;
+            (!values.is_empty()).then(|| sum / 1000.0 / values.len() as f64)
+        };
+        let increase = |place| {
+            let mut points = within(place);
+            let first = *points.first()?;
+            points.extend(all.iter().rev().find(|at| **at < first));
+            points.sort();
+            let gained = points.windows(2).map(|pair| {
+                let (before, after) = (counted(pair[0]), counted(pair[1]));
+                if after < before {
+                    after
+                } else {
+                    after - before
+                }
+            });
+            (points.len() > 1).then(|| gained.sum::<i64>() as f64)
+        };
+        Self {
+            mean: (0..steps.len()).map(mean).collect(),
+            increase: (0..steps.len()).map(increase).collect(),
+        }
     }
 }
 
@@ -326,4 +400,74 @@ fn an_answer_that_is_too_long_says_how_to_ask_for_less() {
         told.contains("more than 5 points") && told.contains("`from`"),
         "{told}"
     );
+}
+
+#[test]
+fn an_answer_that_must_read_too_much_says_how_to_ask_for_less() {
+    let mut line = Line::new(MemoryStore::default());
+    (0..40).for_each(|second| line.deliver(second));
+    let question = Question {
+        gpu: gpu(),
+        metric: POWER,
+        from: Timestamp::from_secs(BASE),
+        to: Timestamp::from_secs(BASE + 39),
+    };
+    let head = line
+        .head
+        .range(&question.gpu, POWER, question.from, question.to);
+    let mut budget = Budget::default().reading(30);
+    let answer = series(&line.store, &question, head, &mut budget);
+    let told = answer.now_or_never().unwrap().unwrap_err().to_string();
+    assert!(
+        told.contains("more than 30 stored samples") && told.contains("fewer GPUs"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_gap_between_two_holders_is_nobodys() {
+    use entrenar::report::{Holder, HolderChange};
+    let change = |secs: i64, job: Option<&str>| HolderChange {
+        at: Timestamp::from_secs(secs),
+        gpu: gpu(),
+        holder: job.map(|job| Holder {
+            job: job.into(),
+            ..Holder::default()
+        }),
+    };
+    let holding = Holding::of([
+        change(0, Some("a")),
+        change(10, Some("b")),
+        change(20, Some("a")),
+    ]);
+    let steps = Steps::covering(
+        Timestamp(0),
+        Timestamp::from_secs(29),
+        Duration::from_secs(30),
+    );
+    let question = Question {
+        gpu: gpu(),
+        metric: PCIE_TX,
+        from: Timestamp(0),
+        to: Timestamp::from_secs(29),
+    };
+    // One a second, and a hundred more whenever it changes hands.
+    let head = (0..30).map(|s| (Timestamp::from_secs(s), s + s / 10 * 100));
+    let store = MemoryStore::default();
+    let source = Source::new(&store, question, head.collect());
+    let mut told = Vec::new();
+    let metric = by_name("pcie_tx_bytes_total").unwrap();
+    let over = |job: Option<&str>, step: &Closed| {
+        let gained = Function::Increase.value(metric, step);
+        told.push((job.map(str::to_owned), step.bucket.count, gained));
+    };
+    fold_by_job(source, steps, &holding, &mut Budget::default(), over)
+        .now_or_never()
+        .unwrap()
+        .unwrap();
+    let expected = [
+        (Some("a".to_owned()), 20, Some(18.0)),
+        (Some("b".to_owned()), 10, Some(9.0)),
+    ];
+    assert_eq!(told, expected);
 }

@@ -12,6 +12,7 @@ use crate::store::StoreError;
 pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -19,7 +20,21 @@ impl Problem {
         Self {
             status,
             detail: detail.into(),
+            retry_after_s: None,
         }
+    }
+
+    /// Tells to come back after so many seconds.
+    pub(crate) fn retry_after(self, secs: u64) -> Self {
+        Self {
+            retry_after_s: Some(secs),
+            ..self
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
@@ -58,6 +73,10 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if let Some(secs) = self.retry_after_s {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()

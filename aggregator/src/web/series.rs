@@ -1,128 +1,210 @@
-//! `GET /api/v1/series`: raw points of one metric, of one GPU or of many.
+//! `GET /api/v1/series`: one metric of one GPU or of many, as it was read or in steps.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
-use entrenar::metric::{self, Metric};
+use axum::response::Response;
+use entrenar::gpu::GpuUuid;
+use entrenar::metric::Metric;
 use entrenar::unit::Timestamp;
-use serde::Deserialize;
 
 use super::Web;
 use super::api::{Answer, QueryOf};
 use super::error::Problem;
+use super::history;
+use super::listing::listing;
+use super::params::{Params, span};
 use super::view::{SeriesAnswer, SeriesView};
-use crate::line::view::Gpu;
-use crate::query;
+use crate::query::fold::Closed;
+use crate::query::function::Function;
+use crate::query::holding::Holding;
+use crate::query::select::Seat;
+use crate::query::step::{Steps, usual};
+use crate::query::{self, Budget, QueryError};
 
 /// Series in one answer.
 const MAX_SERIES: usize = 1024;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SeriesQuery {
-    metric: String,
-    node: Option<String>,
-    device: Option<u32>,
-    uuid: Option<String>,
-    job: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-}
+/// Points of a series where the step is left to us: as many as a wide chart shows.
+pub(super) const USUAL_POINTS: usize = 500;
 
 pub(super) async fn series(
     State(web): State<Arc<Web>>,
-    QueryOf(asked): QueryOf<SeriesQuery>,
-) -> Answer<Json<SeriesAnswer>> {
-    let metric = metric::by_name(&asked.metric).ok_or_else(|| {
-        Problem::bad_request(format!(
-            "there is no metric {:?}: see docs/metrics.md for their names",
-            asked.metric
-        ))
-    })?;
-    let now = web.clock.now();
-    let to = parse_time(asked.to.as_deref().unwrap_or("now"), now)?;
-    let from = parse_time(asked.from.as_deref().unwrap_or("-1h"), now)?;
-    if to < from {
-        return Err(Problem::bad_request("`from` is after `to`"));
+    QueryOf(words): QueryOf<Vec<(String, String)>>,
+) -> Answer<Response> {
+    let mut words = Params::new(words, web.clock.now());
+    let metric = words.metric()?;
+    let filter = words.filter()?;
+    let job = words.one("job")?;
+    let range = words.range()?;
+    let steps = steps(&mut words, range)?;
+    let function = words.one("fn")?;
+    words.finish()?;
+    if function.is_some() && steps.is_none() {
+        return Err(Problem::bad_request(
+            "fn= says what a step comes to: give step=, points= or step=auto with it",
+        ));
     }
-    let gpus = chosen(&web, &asked).await?;
-    let mut budget = query::Budget::default();
-    let mut series = Vec::with_capacity(gpus.len());
-    for gpu in gpus {
-        let points = points(&web, &gpu, metric, from, to, &mut budget).await?;
-        series.push(SeriesView {
-            node: gpu.at.node.to_string(),
-            device: gpu.at.device,
-            uuid: gpu.at.uuid.to_string(),
-            points,
-        });
-    }
-    Ok(Json(SeriesAnswer {
-        metric: metric.name,
-        unit: metric.unit,
-        step_seconds: None,
-        series,
-    }))
-}
-
-async fn chosen(web: &Web, asked: &SeriesQuery) -> Answer<Vec<Gpu>> {
-    let mut gpus = web.line.ask(|line| line.gpus()).await?;
-    gpus.retain(|g| {
-        asked
-            .node
-            .as_deref()
-            .is_none_or(|n| g.at.node.as_str() == n)
-            && asked.device.is_none_or(|d| g.at.device == d)
-            && asked
-                .uuid
-                .as_deref()
-                .is_none_or(|u| g.at.uuid.as_str() == u)
-            && asked
-                .job
-                .as_deref()
-                .is_none_or(|j| g.holder.as_ref().is_some_and(|h| h.job == j))
-    });
-    if gpus.len() > MAX_SERIES {
+    let function = match &function {
+        Some(name) => Function::parse(name, metric)?,
+        None => Function::usual(metric),
+    };
+    let _turn = web.gate.turn().await?;
+    let mut seats = history::seats(&web, &filter).await?;
+    let held = Held::of(&web, job, &mut seats, range).await?;
+    if seats.len() > MAX_SERIES {
         return Err(Problem::bad_request(format!(
-            "that is {} series, and at most {MAX_SERIES} are answered: narrow it with node=, device=, uuid= or job=",
-            gpus.len()
+            "that is {} series, and at most {MAX_SERIES} are answered: narrow it with node=, device=, uuid=, model= or job=, or ask /api/v1/query for aggregates",
+            seats.len()
         )));
     }
-    Ok(gpus)
-}
-
-async fn points(
-    web: &Web,
-    gpu: &Gpu,
-    metric: &'static Metric,
-    from: Timestamp,
-    to: Timestamp,
-    budget: &mut query::Budget,
-) -> Answer<Vec<(f64, Option<f64>)>> {
-    let question = query::Question {
-        gpu: gpu.at.uuid.clone(),
-        metric: metric.id,
-        from,
-        to,
+    let reading = Reading {
+        web: &web,
+        metric,
+        range,
+        held: &held,
     };
-    let asked = question.clone();
-    // Head first: what is sealed meanwhile is then in both, and a double is dropped; the other way it would be in neither.
-    let recent = web.line.ask(move |line| line.recent(&asked)).await?;
-    let points = query::series(web.store.as_ref(), &question, recent, budget).await?;
-    let shown = query::display(&points, metric, gpu.interval);
-    Ok(shown
-        .into_iter()
-        .map(|(at, value)| (at.as_secs_f64(), value))
-        .collect())
+    let mut budget = Budget::default();
+    let mut series = Vec::with_capacity(seats.len());
+    for seat in seats {
+        let points = match &steps {
+            Some(steps) => reading.steps(&seat, steps, function, &mut budget).await?,
+            None => reading.raw(&seat, &mut budget).await?,
+        };
+        // Of one that is gone there is something to say, or it was never there.
+        if seat.is_present || points.iter().any(|(_, value)| value.is_some()) {
+            series.push(SeriesView::of(&seat, points));
+        }
+    }
+    let head = SeriesAnswer {
+        metric: metric.name,
+        unit: match steps {
+            Some(_) => function.unit(metric),
+            None => metric.unit.to_owned(),
+        },
+        step_seconds: steps.map(|steps| steps.length().as_secs_f64()),
+        function: steps.map(|_| function.name()),
+        resolution: "raw",
+    };
+    Ok(listing(&head, "series", series))
 }
 
-impl From<query::QueryError> for Problem {
-    fn from(error: query::QueryError) -> Self {
+/// The steps that are asked for: `step=1m`, `step=auto`, `points=200`; none for every point.
+pub(super) fn steps(
+    words: &mut Params,
+    (from, to): (Timestamp, Timestamp),
+) -> Answer<Option<Steps>> {
+    let points = words.number("points", "how many points a series may have")?;
+    let step = words.one("step")?;
+    let length: Duration = match (step.as_deref(), points) {
+        (None | Some("raw"), None) => return Ok(None),
+        (None | Some("auto"), points) => usual(from, to, points.unwrap_or(USUAL_POINTS)),
+        (Some(text), None) => span("step", text)?,
+        (Some(_), Some(_)) => {
+            return Err(Problem::bad_request("give step= or points=, not both"));
+        }
+    };
+    let steps = Steps::covering(from, to, length);
+    // Before anything is read.
+    Budget::default().spend(steps.len())?;
+    Ok(Some(steps))
+}
+
+/// Which job's time is asked for, and when it held which GPU.
+struct Held {
+    job: Option<String>,
+    holdings: HashMap<GpuUuid, Holding>,
+}
+
+impl Held {
+    /// Of the GPUs only those stay that the job held at some time.
+    async fn of(
+        web: &Web,
+        job: Option<String>,
+        seats: &mut Vec<Seat>,
+        range: (Timestamp, Timestamp),
+    ) -> Answer<Self> {
+        let mut held = Self {
+            job,
+            holdings: HashMap::new(),
+        };
+        if let Some(job) = &held.job {
+            held.holdings = history::holdings(web, seats, range).await?;
+            let (from, to) = range;
+            let of_job = |holding: &Holding| holding.is_of(job, from, to);
+            seats.retain(|seat| held.holdings.get(&seat.uuid).is_some_and(of_job));
+        }
+        Ok(held)
+    }
+
+    /// The job, and when it held this GPU; `None` where no job is asked for.
+    fn by(&self, gpu: &GpuUuid) -> Option<(&str, &Holding)> {
+        Some((self.job.as_deref()?, self.holdings.get(gpu)?))
+    }
+}
+
+type Points = Vec<(f64, Option<f64>)>;
+
+/// What all series of an answer have in common.
+struct Reading<'a> {
+    web: &'a Web,
+    metric: &'static Metric,
+    range: (Timestamp, Timestamp),
+    held: &'a Held,
+}
+
+impl Reading<'_> {
+    async fn raw(&self, seat: &Seat, budget: &mut Budget) -> Answer<Points> {
+        let source = history::source(self.web, &seat.uuid, self.metric, self.range).await?;
+        let mut points = query::points(source, budget).await?;
+        if let Some((job, holding)) = self.held.by(&seat.uuid) {
+            points.retain(|(at, _)| holding.at(*at).is_some_and(|holder| holder.job == job));
+        }
+        let shown = query::display(&points, self.metric, seat.interval);
+        let shown = shown.into_iter();
+        Ok(shown.map(|(at, value)| (at.as_secs_f64(), value)).collect())
+    }
+
+    async fn steps(
+        &self,
+        seat: &Seat,
+        steps: &Steps,
+        function: Function,
+        budget: &mut Budget,
+    ) -> Answer<Points> {
+        budget.spend(steps.len())?;
+        let extent = history::extent(steps, function);
+        let source = history::source(self.web, &seat.uuid, self.metric, extent).await?;
+        let mut values = vec![None; steps.len()];
+        let mut over = |step: &Closed| values[step.place] = function.value(self.metric, step);
+        match self.held.by(&seat.uuid) {
+            Some((job, holding)) => {
+                let of_job = |by: Option<&str>, step: &Closed| {
+                    if by == Some(job) {
+                        over(step);
+                    }
+                };
+                query::fold_by_job(source, *steps, holding, budget, of_job).await?;
+            }
+            None => query::fold(source, *steps, budget, over).await?,
+        }
+        let values = values.into_iter().enumerate();
+        Ok(values
+            .map(|(place, value)| (steps.start_of(place).as_secs_f64(), value))
+            .collect())
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
         match error {
-            query::QueryError::TooManyPoints { .. } => Self::bad_request(error.to_string()),
-            query::QueryError::Store(error) => error.into(),
-            query::QueryError::Damaged { .. } => Self::new(
+            QueryError::TooManyPoints { .. } | QueryError::TooMuchRead { .. } => {
+                Self::bad_request(error.to_string())
+            }
+            QueryError::Store(error) => error.into(),
+            QueryError::Damaged { .. } => Self::new(
                 axum::http::StatusCode::INTERNAL_SERVER_ERROR,
                 error.to_string(),
             ),
@@ -130,51 +212,8 @@ impl From<query::QueryError> for Problem {
     }
 }
 
-/// RFC 3339, unix seconds, `now`, or `-1h` before now.
-fn parse_time(text: &str, now: Timestamp) -> Answer<Timestamp> {
-    let wrong = || {
-        Problem::bad_request(format!(
-            "{text:?} is not a time: give RFC 3339 (2026-01-31T12:00:00Z), unix seconds, or an offset such as -1h"
-        ))
-    };
-    if text == "now" {
-        return Ok(now);
-    }
-    if let Some(offset) = text.strip_prefix('-') {
-        return entrenar::config::duration(offset)
-            .map(|d| now - d)
-            .map_err(|_| wrong());
-    }
-    if let Some(at) = Timestamp::parse_rfc3339(text) {
-        return Ok(at);
-    }
-    let secs: f64 = text.parse().map_err(|_| wrong())?;
-    // Until the year 9999.
-    if secs.is_finite() && (0.0..253_402_300_800.0).contains(&secs) {
-        Ok(Timestamp::from_secs_f64(secs))
-    } else {
-        Err(wrong())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_written_in_many_ways() {
-        let now = Timestamp::from_secs(1_700_000_000);
-        let check = |text: &str| {
-            parse_time(text, now)
-                .ok()
-                .map(|t| t.as_millis() - now.as_millis())
-        };
-        assert_eq!(check("now"), Some(0));
-        assert_eq!(check("-1h"), Some(-3_600_000));
-        assert_eq!(check("2023-11-14T22:13:20Z"), Some(0));
-        assert_eq!(check("1700000000.5"), Some(500));
-        for bad in ["", "yesterday", "-", "-1x", "1e300", "NaN", "12:00"] {
-            assert_eq!(check(bad), None, "{bad}");
-        }
+impl From<query::function::NoFunction> for Problem {
+    fn from(error: query::function::NoFunction) -> Self {
+        Self::bad_request(error.to_string())
     }
 }

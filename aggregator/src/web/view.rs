@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::andon::{Evidence, GpuAt, Light, Resolution, Scope};
 use crate::incident::{CloseReason, Incident, NoticeStatus, TimelineEntry};
 use crate::line::view;
+use crate::query::select::Seat;
 
 /// A GPU's values as JSON.
 type Metrics = BTreeMap<&'static str, Option<f64>>;
@@ -304,22 +305,40 @@ pub(crate) struct IncidentDetail {
     pub(crate) notifications: Vec<NotificationView>,
 }
 
-/// Points of one metric.
+/// What is said of all series of an answer.
 #[derive(Serialize)]
 pub(crate) struct SeriesAnswer {
     pub(crate) metric: &'static str,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
+    /// `null`: every point as it was read.
     pub(crate) step_seconds: Option<f64>,
-    pub(crate) series: Vec<SeriesView>,
+    /// What a step comes to.
+    #[serde(rename = "fn")]
+    pub(crate) function: Option<&'static str>,
+    /// What it was answered from.
+    pub(crate) resolution: &'static str,
 }
 
 #[derive(Serialize)]
 pub(crate) struct SeriesView {
-    pub(crate) node: String,
-    pub(crate) device: u32,
+    /// `null` of a GPU that only the store knows.
+    pub(crate) node: Option<String>,
+    pub(crate) device: Option<u32>,
     pub(crate) uuid: String,
     /// `[unix seconds, value or null]`, oldest first.
     pub(crate) points: Vec<(f64, Option<f64>)>,
+}
+
+impl SeriesView {
+    pub(crate) fn of(seat: &Seat, points: Vec<(f64, Option<f64>)>) -> Self {
+        let place = seat.place.as_ref();
+        Self {
+            node: place.map(|place| place.node.to_string()),
+            device: place.map(|place| place.device),
+            uuid: seat.uuid.to_string(),
+            points,
+        }
+    }
 }
 
 /// A GPU's values in a `sample` event.

@@ -51,6 +51,15 @@ impl TraceWriter {
         Self::onto(Sink::Plain(Box::new(sink)))
     }
 
+    /// Writes a trace to anywhere, compressed with gzip: on a wire, where speed goes before size.
+    pub fn gzip(sink: impl Write + Send + 'static) -> Result<Self, TraceError> {
+        let level = flate2::Compression::fast();
+        Self::onto(Sink::Gzip(flate2::write::GzEncoder::new(
+            Box::new(sink),
+            level,
+        )))
+    }
+
     fn onto(sink: Sink) -> Result<Self, TraceError> {
         let names: Vec<&str> = column::all().map(|(name, _)| name).collect();
         let mut writer = Self {

@@ -1,0 +1,134 @@
+//! What is known of one series over one stretch of time, however many samples that were. *(pure)*
+
+use entrenar::unit::Timestamp;
+
+use super::Point;
+
+/// At least one sample, summed up: all that any function of a step asks. Two that follow each other make one, so minutes
+/// make an hour, and it does not matter where a sum was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    pub first: Point,
+    pub last: Point,
+    pub min: i64,
+    pub max: i64,
+    pub sum: i128,
+    pub count: u64,
+    /// What a counter gained from the first sample to the last.
+    pub increase: i128,
+}
+
+impl Bucket {
+    /// One sample.
+    pub fn of(point: Point) -> Self {
+        let (_, value) = point;
+        Self {
+            first: point,
+            last: point,
+            min: value,
+            max: value,
+            sum: i128::from(value),
+            count: 1,
+            increase: 0,
+        }
+    }
+
+    /// This one and one that follows it.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        let between = gain(self.last.1, next.first.1);
+        let both = self.beside(next);
+        Self {
+            increase: both.increase + between,
+            ..both
+        }
+    }
+
+    /// This one and a later one, with something else in between: what a counter gained there is neither's.
+    #[must_use]
+    pub fn beside(self, next: Self) -> Self {
+        Self {
+            first: self.first,
+            last: next.last,
+            min: self.min.min(next.min),
+            max: self.max.max(next.max),
+            sum: self.sum + next.sum,
+            count: self.count + next.count,
+            increase: self.increase + next.increase,
+        }
+    }
+
+    /// When its first sample was.
+    pub const fn began(&self) -> Timestamp {
+        self.first.0
+    }
+}
+
+/// What a counter gained between two readings. One that went down was reset: all that it shows since is gained.
+pub fn gain(before: i64, after: i64) -> i128 {
+    if before <= after {
+        i128::from(after) - i128::from(before)
+    } else {
+        i128::from(after.max(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bucket(values: &[i64], from: usize) -> Option<Bucket> {
+        let point = |(n, value): (usize, &i64)| (Timestamp((from + n) as i64), *value);
+        let one_by_one = values.iter().enumerate().map(point).map(Bucket::of);
+        one_by_one.reduce(Bucket::then)
+    }
+
+    #[test]
+    fn a_counter_that_went_down_was_reset() {
+        let increase = |values: &[i64]| bucket(values, 0).unwrap().increase;
+        assert_eq!(increase(&[5]), 0);
+        assert_eq!(increase(&[5, 7, 7, 10]), 5);
+        assert_eq!(increase(&[90, 100, 4, 6]), 10 + 4 + 2);
+        assert_eq!(increase(&[100, 0, 0, 3]), 3);
+        assert_eq!(
+            increase(&[i64::MIN + 1, i64::MAX]),
+            i128::from(u64::MAX) - 1
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_where_a_sum_is_cut(
+            values in proptest::collection::vec(-5..1000_i64, 1..60),
+            cuts in proptest::collection::btree_set(0..60_usize, 0..8),
+        ) {
+            let whole = bucket(&values, 0);
+            let mut edges: Vec<usize> = cuts.into_iter().filter(|cut| *cut < values.len()).collect();
+            edges.insert(0, 0);
+            edges.push(values.len());
+            let parts = edges.windows(2).filter_map(|edge| bucket(&values[edge[0]..edge[1]], edge[0]));
+            prop_assert_eq!(parts.reduce(Bucket::then), whole);
+        }
+
+        #[test]
+        fn minutes_make_an_hour_in_any_grouping(
+            minutes in proptest::collection::vec(proptest::collection::vec(0..1000_i64, 1..6), 3..8),
+        ) {
+            let mut from = 0;
+            let buckets: Vec<Bucket> = minutes
+                .iter()
+                .filter_map(|minute| {
+                    let bucket = bucket(minute, from);
+                    from += minute.len();
+                    bucket
+                })
+                .collect();
+            let left = buckets.iter().copied().reduce(Bucket::then);
+            let right = buckets.iter().rev().copied().reduce(|later, earlier| earlier.then(later));
+            prop_assert_eq!(left, right);
+            prop_assert_eq!(left, bucket(&minutes.concat(), 0));
+        }
+    }
+}

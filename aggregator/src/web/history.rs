@@ -1,0 +1,79 @@
+//! The past, as the web side asks for it: the line first, then the store.
+//!
+//! What is sealed or committed between the two is then seen twice, and a double is dropped; the other way round it would be
+//! seen by neither.
+
+use std::collections::HashMap;
+
+use entrenar::gpu::GpuUuid;
+use entrenar::metric::Metric;
+use entrenar::report::HolderChange;
+use entrenar::unit::Timestamp;
+
+use super::Web;
+use super::api::Answer;
+use crate::query::Question;
+use crate::query::function::Function;
+use crate::query::holding::Holding;
+use crate::query::select::{Filter, Seat};
+use crate::query::source::Source;
+use crate::query::step::Steps;
+
+/// A counter's last reading before the first step is looked for this far back: else the first step would miss what was
+/// gained since.
+const LEAD_IN: std::time::Duration = std::time::Duration::from_mins(5);
+
+/// Where the GPUs sit that are asked for.
+pub(super) async fn seats(web: &Web, filter: &Filter) -> Answer<Vec<Seat>> {
+    let filter = filter.clone();
+    Ok(web.line.ask(move |line| line.seats(&filter)).await?)
+}
+
+/// One metric of one GPU, to be read.
+pub(super) async fn source<'a>(
+    web: &'a Web,
+    gpu: &GpuUuid,
+    metric: &Metric,
+    (from, to): (Timestamp, Timestamp),
+) -> Answer<Source<'a>> {
+    let question = Question {
+        gpu: gpu.clone(),
+        metric: metric.id,
+        from,
+        to,
+    };
+    let asked = question.clone();
+    let recent = web.line.ask(move |line| line.recent(&asked)).await?;
+    Ok(Source::new(web.store.as_ref(), question, recent))
+}
+
+/// What must be read for these steps.
+pub(super) fn extent(steps: &Steps, function: Function) -> (Timestamp, Timestamp) {
+    let from = steps.from();
+    let from = if function.looks_back() {
+        from - LEAD_IN
+    } else {
+        from
+    };
+    (from, steps.to())
+}
+
+/// Who held these GPUs when.
+pub(super) async fn holdings(
+    web: &Web,
+    seats: &[Seat],
+    (from, to): (Timestamp, Timestamp),
+) -> Answer<HashMap<GpuUuid, Holding>> {
+    let recent = web.line.ask(|line| line.recent_holders()).await?;
+    let gpus: Vec<GpuUuid> = seats.iter().map(|seat| seat.uuid.clone()).collect();
+    let stored = web.store.holders(&gpus, from, to).await?;
+    let mut changes: HashMap<GpuUuid, Vec<HolderChange>> =
+        gpus.into_iter().map(|gpu| (gpu, Vec::new())).collect();
+    for change in stored.into_iter().chain(recent) {
+        if let Some(of_gpu) = changes.get_mut(&change.gpu) {
+            of_gpu.push(change);
+        }
+    }
+    let holding = |(gpu, changes)| (gpu, Holding::of(changes));
+    Ok(changes.into_iter().map(holding).collect())
+}
