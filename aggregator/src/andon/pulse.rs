@@ -74,6 +74,10 @@ const LONGEST_REST_MS: i64 = 20_000;
 /// Shorter steps than this are added to the next: counters move in steps of their own.
 const SHORTEST_MS: i64 = 800;
 
+/// Mean power since so many ticks before the last one says what was, and not what is: agents that sample often read
+/// energy seldom.
+const MISSED_TICKS: i64 = 3;
+
 /// Counters at an instant.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Counter {
@@ -82,6 +86,11 @@ struct Counter {
 }
 
 impl Counter {
+    /// Whether it was last read at most so long ago.
+    fn is_younger(&self, at: Timestamp, ms: i64) -> bool {
+        self.value.is_some() && at.0 - self.at.0 <= ms
+    }
+
     /// Per second since the last reading; `None`: not known, or the counter went back.
     fn rate(&mut self, at: Timestamp, value: Option<i64>, scale: f32) -> Option<f32> {
         let value = value?;
@@ -276,9 +285,12 @@ impl Pulse {
             (a, b) => Some(a.unwrap_or(0).wrapping_add(b.unwrap_or(0))),
         };
         self.held_since.get_or_insert(at);
-        let from_energy = self.energy.rate(at, get(metric::ENERGY), 1e3);
+        let since_last_ms = self.last_at.map_or(0, |last| at.0 - last.0);
+        let mean_ms = since_last_ms + MISSED_TICKS * interval_ms.max(SHORTEST_MS);
+        let is_of_this_tick = self.energy.is_younger(at, mean_ms);
+        let mean = self.energy.rate(at, get(metric::ENERGY), 1e3);
         let gauge = get(metric::POWER).map(|mw| mw as f32 / 1e3);
-        self.watts = from_energy.or(gauge);
+        self.watts = mean.filter(|_| is_of_this_tick).or(gauge);
         let link = self
             .link
             .rate(at, sum(metric::NVLINK_TX, metric::NVLINK_RX), 1.0);
@@ -511,6 +523,26 @@ mod tests {
         let row = row(0, 0, 120).with(metric::ENERGY, 1_000);
         assert!(pulse.observe(Timestamp::from_secs(60), 10_000, &row, H100));
         assert_eq!(pulse.activity, Some(Activity::Idle));
+    }
+
+    #[test]
+    fn energy_that_is_read_seldom_does_not_keep_a_gpu_at_work_that_rests_by_now() {
+        let mut pulse = Pulse::default();
+        for second in 0..=20 {
+            // It stops at 15 s; energy is read at 0, 10 and 20 s.
+            let watts = if second < 15 { 600 } else { 120 };
+            let memory_busy = if second < 15 { 40 } else { 0 };
+            let mut row = row(memory_busy, memory_busy, watts);
+            if second % 10 == 0 {
+                row.set(
+                    metric::ENERGY,
+                    Some(second.min(15) * 600_000 + (second - 15).max(0) * 120_000),
+                );
+            }
+            pulse.observe(Timestamp::from_secs(second), 1000, &row, H100);
+        }
+        assert_eq!(pulse.activity, Some(Activity::Idle));
+        assert_eq!(pulse.quiet_since, Some(Timestamp::from_secs(15)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod anything;
 mod bounds;
+mod captured;
 mod causes;
 mod custom;
 mod devices;

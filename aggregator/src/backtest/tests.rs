@@ -359,3 +359,19 @@ fn a_gpu_that_rows_give_to_two_jobs_and_time_that_goes_back_call_nobody() {
     }
     assert_eq!(told(&trace.judged()), "");
 }
+
+/// The captured trace of a real H200: what it is and what it taught stands in `tests/captures/README.md`.
+#[test]
+fn a_real_gpu_that_waits_for_nothing_is_called_once_and_nothing_else_is_said() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("../tests/captures/h200-580.159/hang.csv");
+    let trace = Trace(std::fs::read_to_string(path).expect("the capture is there"));
+    let outcome = trace.judged();
+    assert_eq!(told(&outcome), "1228.0s critical JobHang job hung");
+    // The wait began at 1136.1 s and ended at 1361.1 s.
+    let hang = &outcome.incidents[0];
+    let since = |at: f64| at - BEGIN as f64;
+    assert!((1136.0..=1138.0).contains(&since(hang.started_at)));
+    let resolved = hang.resolved_at.map(since).expect("it went on");
+    assert!((1361.0..=1375.0).contains(&resolved), "{resolved}");
+}
