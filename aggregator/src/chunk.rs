@@ -1,9 +1,11 @@
 //! A stretch of one GPU's columns as bytes, and back. Drawn in `docs/formats/chunk.md`.
 //!
-//! Lossless. One metric is read without decoding the others. It knows nothing of where the bytes rest, nor of which
+//! One metric is read without decoding the others. It knows nothing of where the bytes rest, nor of which
 //! stretch they belong to: that is `stretch`.
 
 mod column;
+mod numbers;
+pub mod profile;
 pub mod stretch;
 pub(crate) mod varint;
 
@@ -12,8 +14,13 @@ use entrenar::metric::{METRIC_COUNT, MetricId};
 use entrenar::unit::Timestamp;
 use zstd::bulk::{Compressor, Decompressor};
 
-/// First byte of every chunk.
-pub const VERSION: u8 = 1;
+pub use self::profile::Profile;
+
+/// First byte of every chunk that is written.
+pub const VERSION: u8 = 2;
+
+/// The version before: without a profile, and without `pco`. It is read as well.
+const VERSION_1: u8 = 1;
 
 /// Most samples that a chunk holds. A longer one is taken for damaged, so that a wrong length cannot eat the memory.
 pub const MAX_SAMPLES: usize = 1 << 17;
@@ -38,15 +45,21 @@ pub enum ChunkError {
     Length(usize),
 }
 
-/// The samples, at least one, as bytes. They may come in any order; of two at the same time the first is kept.
-pub fn encode(samples: &[Sample]) -> Result<Vec<u8>, ChunkError> {
+/// The samples, at least one, as bytes. They may come in any order; of two at the same time the first is kept. `profile`
+/// says how they were rounded before; nothing is rounded here.
+pub fn encode(samples: &[Sample], profile: Profile) -> Result<Vec<u8>, ChunkError> {
     if samples.is_sorted_by(|a, b| a.0 < b.0) {
-        return encode_sorted(samples);
+        return encode_sorted(samples, profile);
     }
     let mut sorted = samples.to_vec();
     sorted.sort_by_key(|s| s.0);
     sorted.dedup_by_key(|s| s.0);
-    encode_sorted(&sorted)
+    encode_sorted(&sorted, profile)
+}
+
+/// How a chunk's values were rounded before it was written.
+pub fn profile_of(blob: &[u8]) -> Result<Profile, ChunkError> {
+    Ok(Chunk::parse(blob)?.profile)
 }
 
 /// Every sample, ascending by time. Metrics that this build does not know are left out.
@@ -84,7 +97,8 @@ pub fn decode_metric(blob: &[u8], metric: MetricId) -> Result<Vec<(Timestamp, i6
 pub fn merge(first: &[u8], second: &[u8]) -> Result<Vec<u8>, ChunkError> {
     let mut samples = decode_all(first)?;
     samples.extend(decode_all(second)?);
-    encode(&samples)
+    // Whose values were rounded is not told apart any more.
+    encode(&samples, profile_of(first)?.max(profile_of(second)?))
 }
 
 /// How many samples a chunk holds, and the first and last time.
@@ -96,11 +110,13 @@ pub fn extent(blob: &[u8]) -> Result<(usize, Timestamp, Timestamp), ChunkError> 
 /// Stands for the time in the table of columns; no metric has it.
 const TIME: MetricId = MetricId(0);
 /// Version, checksum, number of samples, number of columns.
-const HEADER: usize = 1 + 4 + 4 + 2;
+const HEADER_1: usize = 1 + 4 + 4 + 2;
+/// … and the profile.
+const HEADER: usize = HEADER_1 + 1;
 /// Metric, encoding, length.
 const TABLE_ROW: usize = 2 + 1 + 4;
 
-fn encode_sorted(samples: &[Sample]) -> Result<Vec<u8>, ChunkError> {
+fn encode_sorted(samples: &[Sample], profile: Profile) -> Result<Vec<u8>, ChunkError> {
     check_length(samples.len())?;
     let mut zstd = Compressor::new(column::ZSTD_LEVEL).expect("level 1 exists");
     let mut table = Vec::new();
@@ -128,6 +144,7 @@ fn encode_sorted(samples: &[Sample]) -> Result<Vec<u8>, ChunkError> {
     blob.extend([0; 4]);
     blob.extend((samples.len() as u32).to_le_bytes());
     blob.extend(n_columns.to_le_bytes());
+    blob.push(profile.code());
     blob.extend(table);
     blob.extend(bodies);
     let checksum = checksum(&blob).to_le_bytes();
@@ -158,6 +175,7 @@ fn decompressor() -> Decompressor<'static> {
 /// A chunk whose checksum and table are in order; columns are still encoded. The first column is the time.
 struct Chunk<'a> {
     n_samples: usize,
+    profile: Profile,
     columns: Vec<Column<'a>>,
 }
 
@@ -169,11 +187,14 @@ struct Column<'a> {
 
 impl<'a> Chunk<'a> {
     fn parse(blob: &'a [u8]) -> Result<Self, ChunkError> {
-        match blob.first() {
+        let header = match blob.first() {
             None => return Err(ChunkError::Truncated),
-            Some(&VERSION) if blob.len() < HEADER => return Err(ChunkError::Truncated),
-            Some(&VERSION) => {}
+            Some(&VERSION) => HEADER,
+            Some(&VERSION_1) => HEADER_1,
             Some(&other) => return Err(ChunkError::Version(other)),
+        };
+        if blob.len() < header {
+            return Err(ChunkError::Truncated);
         }
         if checksum(blob) != u32_at(blob, 1) {
             return Err(ChunkError::Checksum);
@@ -181,11 +202,20 @@ impl<'a> Chunk<'a> {
         let n_samples = u32_at(blob, 5) as usize;
         check_length(n_samples)?;
         let n_columns = usize::from(u16_at(blob, 9));
-        let columns = Column::table(&blob[HEADER..], n_columns)?;
+        let profile = match header {
+            HEADER => Profile::from_code(blob[HEADER_1]),
+            _ => Some(Profile::Exact),
+        };
+        let profile = profile.ok_or(ChunkError::Malformed("unknown profile"))?;
+        let columns = Column::table(&blob[header..], n_columns)?;
         if columns.first().is_none_or(|c| c.metric != TIME) {
             return Err(ChunkError::Malformed("no times"));
         }
-        Ok(Self { n_samples, columns })
+        Ok(Self {
+            n_samples,
+            profile,
+            columns,
+        })
     }
 
     fn times(&self, zstd: &mut Decompressor<'_>) -> Result<Vec<Timestamp>, ChunkError> {

@@ -6,6 +6,7 @@
 mod open;
 mod rows;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use entrenar::metric::{CATALOGUE, MetricId, Pace};
 use entrenar::unit::Timestamp;
 
 use self::open::OpenStretch;
-use crate::chunk::{self, stretch};
+use crate::chunk::{self, Profile, stretch};
 use crate::store::{JournalPosition, SealedChunk};
 
 /// After its end a stretch waits this long for stragglers; what comes later makes it be sealed again.
@@ -95,6 +96,7 @@ pub struct Head {
     /// Group commits that are durable, ascending; those before the oldest needed are dropped.
     durable: VecDeque<(Group, JournalPosition)>,
     look_at: Timestamp,
+    profile: Profile,
 }
 
 /// What every sample looks at stands first and together: reading memory is most of what a sample costs here.
@@ -112,6 +114,14 @@ struct GpuHead {
 }
 
 impl Head {
+    /// An empty head that keeps history in this profile. What a GPU says now is always exact.
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile,
+            ..Self::default()
+        }
+    }
+
     /// Takes in one GPU's sample, in whatever order samples come.
     pub fn push(&mut self, gpu: &GpuUuid, arrival: Arrival, values: &Values) -> Pushed {
         let held = match self.gpus.get_mut(gpu) {
@@ -131,12 +141,16 @@ impl Head {
                 open = Some(candidate);
             }
         }
+        let mut kept = Cow::Borrowed(values);
+        if self.profile != Profile::Exact {
+            self.profile.round(kept.to_mut());
+        }
         if let Some(open) = open {
-            open.push(arrival.at, values, arrival.received_at, arrival.group);
+            open.push(arrival.at, &kept, arrival.received_at, arrival.group);
         } else {
             let start = stretch::start(gpu, length, arrival.at);
             let mut new = OpenStretch::new(start, length, arrival.received_at, arrival.group);
-            new.push(arrival.at, values, arrival.received_at, arrival.group);
+            new.push(arrival.at, &kept, arrival.received_at, arrival.group);
             held.stretches.push(new);
             held.seal_at = Timestamp(i64::MIN);
             self.n_stretches += 1;
@@ -182,7 +196,7 @@ impl Head {
                 }
                 let closing = &mut held.stretches[place];
                 closing.sealing = true;
-                chunks.push(seal(gpu, closing));
+                chunks.push(seal(gpu, closing, self.profile));
             }
             held.seal_at = held.next_over(now);
         }
@@ -381,7 +395,7 @@ fn over_at(stretch: &OpenStretch) -> Timestamp {
     (end + GRACE).max(stretch.touched_at + IDLE)
 }
 
-fn seal(gpu: &GpuUuid, closing: &OpenStretch) -> SealedChunk {
+fn seal(gpu: &GpuUuid, closing: &OpenStretch, profile: Profile) -> SealedChunk {
     let samples = closing.samples();
     SealedChunk {
         gpu: gpu.clone(),
@@ -390,7 +404,8 @@ fn seal(gpu: &GpuUuid, closing: &OpenStretch) -> SealedChunk {
         from: samples.first().expect("a stretch begins with a sample").0,
         to: samples.last().expect("a stretch begins with a sample").0,
         n_samples: samples.len() as u32,
-        blob: chunk::encode(&samples).expect("an open stretch holds 1 to MAX_TICKS samples"),
+        blob: chunk::encode(&samples, profile)
+            .expect("an open stretch holds 1 to MAX_TICKS samples"),
     }
 }
 

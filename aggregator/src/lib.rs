@@ -19,6 +19,7 @@ pub mod line;
 
 pub mod chunk;
 pub mod head;
+pub mod rollup;
 pub mod store;
 
 pub mod andon;

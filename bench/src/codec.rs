@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use criterion::{BenchmarkId, Criterion, Throughput};
+use entrenar::gpu::Values;
+use entrenar::metric::POWER;
 use entrenar::report::{Record, StreamId};
 use entrenar::unit::Timestamp;
-use entrenar_aggregator::chunk;
 use entrenar_aggregator::chunk::stretch::TICKS;
+use entrenar_aggregator::chunk::{self, Profile};
+use entrenar_aggregator::rollup;
 use entrenar_aggregator::store::JournalEntry;
 use entrenar_aggregator::store::journal;
 use entrenar_proto::wire::{AgentMessage, agent_message::What};
@@ -41,7 +44,9 @@ pub fn run() -> Result<()> {
     let cases = [
         wire(&nodes, 1),
         wire(&nodes, 10),
-        chunks(&nodes)?,
+        chunks(&nodes, Profile::Exact, "chunk, 720 ticks of a GPU, exact")?,
+        chunks(&nodes, Profile::Sensor, "chunk, 720 ticks of a GPU, sensor")?,
+        rollups(&nodes)?,
         commit(&nodes)?,
     ];
     let home = tempfile::tempdir()?;
@@ -159,27 +164,19 @@ fn message(record: &Record) -> Vec<u8> {
     message.encode_to_vec()
 }
 
-/// A full stretch of each of eight GPUs, one from each node.
-fn chunks(nodes: &[NodeTicks]) -> Result<Case> {
-    let stretch = |(gpu, node): (usize, &NodeTicks)| node.of_gpu(gpu % fleet::GPUS, START, SECOND);
-    let stretches: Vec<_> = nodes.iter().enumerate().map(stretch).collect();
-    let values = stretches
-        .iter()
-        .flatten()
-        .map(|(_, values)| values.iter().count());
-    let samples = values.sum();
-    let blobs: Result<Vec<_>, _> = stretches
-        .iter()
-        .map(|samples| chunk::encode(samples))
-        .collect();
-    let blobs = blobs?;
+/// A full stretch of each of eight GPUs, one from each node, kept in a profile; and the summaries that stand beside it.
+fn chunks(nodes: &[NodeTicks], profile: Profile, name: &'static str) -> Result<Case> {
+    let stretches = stretches(nodes, profile);
+    let samples = n_values(&stretches);
+    let encode = move |samples: &Stretch| chunk::encode(samples, profile);
+    let blobs: Vec<_> = stretches.iter().map(encode).collect::<Result<_, _>>()?;
     Ok(Case {
-        name: "chunk, 720 ticks of a GPU, exact",
+        name,
         samples,
         bytes: blobs.iter().map(Vec::len).sum(),
         encode: Box::new(move || {
             for samples in &stretches {
-                std::hint::black_box(chunk::encode(samples).is_ok());
+                std::hint::black_box(encode(samples).is_ok());
             }
         }),
         decode: Box::new(move || {
@@ -188,6 +185,51 @@ fn chunks(nodes: &[NodeTicks]) -> Result<Case> {
             }
         }),
     })
+}
+
+/// Made of chunks as a store does it; read for one metric.
+fn rollups(nodes: &[NodeTicks]) -> Result<Case> {
+    let stretches = stretches(nodes, Profile::Exact);
+    let samples = n_values(&stretches);
+    let encode = |samples: &Stretch| chunk::encode(samples, Profile::Exact);
+    let chunks: Vec<_> = stretches.iter().map(encode).collect::<Result<_, _>>()?;
+    let length = SECOND * TICKS;
+    let made: Vec<_> = chunks
+        .iter()
+        .map(|chunk| rollup::of_chunk(chunk, length))
+        .collect::<Result<_, _>>()?;
+    let blobs: Vec<Vec<u8>> = made.into_iter().flatten().map(|(_, blob)| blob).collect();
+    Ok(Case {
+        name: "rollups of it by minute and hour, from the chunk",
+        samples,
+        bytes: blobs.iter().map(Vec::len).sum(),
+        encode: Box::new(move || {
+            for chunk in &chunks {
+                std::hint::black_box(rollup::of_chunk(chunk, length).is_ok());
+            }
+        }),
+        decode: Box::new(move || {
+            for blob in &blobs {
+                std::hint::black_box(rollup::decode(blob, POWER).is_ok());
+            }
+        }),
+    })
+}
+
+type Stretch = Vec<(Timestamp, Values)>;
+
+fn stretches(nodes: &[NodeTicks], profile: Profile) -> Vec<Stretch> {
+    let of = |(gpu, node): (usize, &NodeTicks)| node.of_gpu(gpu % fleet::GPUS, START, SECOND);
+    let mut stretches: Vec<Stretch> = nodes.iter().enumerate().map(of).collect();
+    for (_, values) in stretches.iter_mut().flatten() {
+        profile.round(values);
+    }
+    stretches
+}
+
+fn n_values(stretches: &[Stretch]) -> usize {
+    let values = stretches.iter().flatten();
+    values.map(|(_, values)| values.iter().count()).sum()
 }
 
 /// A group commit: a tenth of a second of a large fleet, each record of another node and time.

@@ -100,7 +100,7 @@ async fn fill(database: &std::path::Path) -> Result<usize> {
                     from: rows[0].0,
                     to: rows[rows.len() - 1].0,
                     n_samples: rows.len() as u32,
-                    blob: chunk::encode(&rows)?,
+                    blob: chunk::encode(&rows, chunk::Profile::Exact)?,
                 });
             }
         }

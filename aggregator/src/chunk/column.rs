@@ -1,8 +1,9 @@
-//! One column of a chunk: which samples have a value, and the values as differences.
+//! One column of a chunk: which samples have a value, and the values, constant, as differences or as `pco` writes them.
 
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::ChunkError;
+use super::numbers;
 use super::varint::{self, unzigzag, zigzag};
 
 /// Some samples have no value: a bitmap stands first.
@@ -13,30 +14,54 @@ const CONSTANT: u8 = 2;
 const TWICE: u8 = 4;
 /// The body is a zstd frame.
 const ZSTD: u8 = 8;
-const KNOWN: u8 = SPARSE | CONSTANT | TWICE | ZSTD;
+/// After the bitmap the values stand as `pco` writes them.
+const PCO: u8 = 16;
+const KNOWN: u8 = SPARSE | CONSTANT | TWICE | ZSTD | PCO;
 
 /// Fast, and within a few percent of higher levels on differences of sensor values.
 pub(super) const ZSTD_LEVEL: i32 = 1;
+
+/// A column that takes at least this many bits a value as differences is noise, and `pco` is tried on it. Below, it is
+/// hardly ever shorter, and always slower.
+const NOISE_BITS: usize = 2;
+
+/// `pco` needs some values to learn from.
+const PCO_LEAST: usize = 64;
 
 /// How a column was written, and its bytes. `None`: no sample has a value.
 pub(super) fn encode(values: &[Option<i64>], zstd: &mut Compressor<'_>) -> Option<(u8, Vec<u8>)> {
     let present: Vec<i64> = values.iter().flatten().copied().collect();
     let first = *present.first()?;
     let mut how = 0;
-    let mut body = Vec::with_capacity(values.len() * 2);
+    let mut bitmap = Vec::new();
     if present.len() < values.len() {
         how |= SPARSE;
-        put_bitmap(&mut body, values);
+        put_bitmap(&mut bitmap, values);
     }
     if present.iter().all(|v| *v == first) {
-        how |= CONSTANT;
+        let mut body = bitmap;
         varint::put(&mut body, zigzag(first));
-    } else {
-        how |= put_differences(&mut body, present);
+        return Some(shorter(how | CONSTANT, body, zstd));
     }
+    let mut body = bitmap.clone();
+    body.reserve(present.len() * 2);
+    let differences = how | put_differences(&mut body, &present);
+    let (chosen, body) = shorter(differences, body, zstd);
+    if present.len() < PCO_LEAST || body.len() * 8 < present.len() * NOISE_BITS {
+        return Some((chosen, body));
+    }
+    let mut other = bitmap;
+    match numbers::put(&mut other, &present) {
+        Ok(()) if other.len() < body.len() => Some((how | PCO, other)),
+        _ => Some((chosen, body)),
+    }
+}
+
+/// The body as it is or as a zstd frame.
+fn shorter(how: u8, body: Vec<u8>, zstd: &mut Compressor<'_>) -> (u8, Vec<u8>) {
     match zstd.compress(&body) {
-        Ok(smaller) if smaller.len() < body.len() => Some((how | ZSTD, smaller)),
-        _ => Some((how, body)),
+        Ok(smaller) if smaller.len() < body.len() => (how | ZSTD, smaller),
+        _ => (how, body),
     }
 }
 
@@ -97,8 +122,8 @@ fn take_bitmap(bytes: &mut &[u8], how: u8, n_samples: usize) -> Result<Vec<bool>
 }
 
 /// Writes the shorter of first and second differences; returns the flag that says which.
-fn put_differences(body: &mut Vec<u8>, values: Vec<i64>) -> u8 {
-    let once = differences(values);
+fn put_differences(body: &mut Vec<u8>, values: &[i64]) -> u8 {
+    let once = differences(values.to_vec());
     let twice = differences(once.clone());
     let (chosen, flag) = if length(&twice) < length(&once) {
         (twice, TWICE)
@@ -119,6 +144,9 @@ fn take_values(bytes: &mut &[u8], how: u8, count: usize) -> Result<Vec<i64>, Chu
     };
     if how & CONSTANT != 0 {
         return Ok(vec![take()?; count]);
+    }
+    if how & PCO != 0 {
+        return numbers::take(bytes, count);
     }
     let mut values = Vec::with_capacity(count);
     for _ in 0..count {

@@ -4,6 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// As they came.
+fn encode(samples: &[Sample]) -> Result<Vec<u8>, ChunkError> {
+    super::encode(samples, Profile::Exact)
+}
+
 /// Metrics of every habit: steady, noisy, rising, and now and then absent; gaps in time.
 fn samples() -> impl Strategy<Value = Vec<Sample>> {
     let value = prop_oneof![
@@ -130,6 +135,32 @@ fn what_does_not_change_costs_next_to_nothing() {
         .collect();
     let blob = encode(&steady).unwrap();
     assert!(blob.len() < 64, "{} bytes", blob.len());
+}
+
+#[test]
+fn noise_is_kept_to_the_last_digit_and_a_chunk_of_the_first_version_is_read() {
+    let samples = busy_gpu(720);
+    let blob = encode(&samples).unwrap();
+    assert_eq!(decode_all(&blob).unwrap(), samples);
+    // The first version had neither a profile nor `pco`, which 60 values are too few for.
+    let few = &samples[..60];
+    let mut old = encode(few).unwrap();
+    old.remove(HEADER_1);
+    old[0] = VERSION_1;
+    let sum = checksum(&old).to_le_bytes();
+    old[1..5].copy_from_slice(&sum);
+    assert_eq!(decode_all(&old).unwrap(), few);
+    assert_eq!(profile_of(&old), Ok(Profile::Exact));
+}
+
+#[test]
+fn a_chunk_says_how_its_values_were_rounded_also_after_a_merge() {
+    let exact = encode(&busy_gpu(9)).unwrap();
+    let rounded = super::encode(&busy_gpu(9)[3..], Profile::Sensor).unwrap();
+    assert_eq!(profile_of(&exact), Ok(Profile::Exact));
+    assert_eq!(profile_of(&rounded), Ok(Profile::Sensor));
+    let merged = merge(&exact, &rounded).unwrap();
+    assert_eq!(profile_of(&merged), Ok(Profile::Sensor));
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub(crate) fn sealed(gpu: &str, secs: impl IntoIterator<Item = i64>, value: i64)
         from: samples[0].0,
         to: samples[samples.len() - 1].0,
         n_samples: samples.len() as u32,
-        blob: chunk::encode(&samples).unwrap(),
+        blob: chunk::encode(&samples, chunk::Profile::Exact).unwrap(),
         gpu,
     }
 }
