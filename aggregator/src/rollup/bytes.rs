@@ -5,9 +5,10 @@ use std::time::Duration;
 use entrenar::metric::{Kind, MetricId};
 use entrenar::unit::Timestamp;
 
-use super::{Counter, Gauge, Rollup, Summary, kind_of};
+use super::{Extent, Rollup, kind_of};
 use crate::chunk::ChunkError;
 use crate::chunk::varint::{self, unzigzag, zigzag};
+use crate::query::bucket::Bucket;
 
 /// First byte of every rollup.
 pub(super) const VERSION: u8 = 1;
@@ -20,11 +21,11 @@ const HEADER: usize = 1 + 4 + 4 + 2 + 1;
 /// Metric, shape, length.
 const TABLE_ROW: usize = 2 + 1 + 2;
 
-/// Some buckets have no value: each says first how many samples it has, and 0 is none.
+/// Some samples do not have it: a count for each bucket, 0 for none, and unless it is flat the times of its own samples.
 const SPARSE: u8 = 1;
 /// Every value is the same: it stands once.
 const FLAT: u8 = 2;
-/// A total that had a reset: what it rose by stands for each bucket.
+/// A total that had a reset: what it gained stands for each bucket.
 const RESET: u8 = 4;
 const KNOWN: u8 = SPARSE | FLAT | RESET;
 
@@ -34,11 +35,11 @@ pub fn encode(rollup: &Rollup) -> Result<Vec<u8>, ChunkError> {
     if !(1..=MAX_BUCKETS).contains(&n) {
         return Err(ChunkError::Length(n));
     }
-    let counts = common_counts(rollup);
     let (mut table, mut bodies) = (Vec::new(), Vec::new());
     let mut n_metrics: u8 = 0;
     for (metric, buckets) in &rollup.metrics {
-        let (shape, body) = put_metric(buckets, &counts);
+        let kind = kind_of(*metric).ok_or(ChunkError::Malformed("unknown metric"))?;
+        let (shape, body) = put_metric(kind, buckets, rollup);
         let length = u16::try_from(body.len()).map_err(|_| ChunkError::Length(n))?;
         table.extend(metric.0.to_le_bytes());
         table.push(shape);
@@ -51,153 +52,166 @@ pub fn encode(rollup: &Rollup) -> Result<Vec<u8>, ChunkError> {
     blob.extend((n as u16).to_le_bytes());
     blob.push(n_metrics);
     blob.extend(table);
-    put_times(&mut blob, rollup, &counts);
+    put_extents(&mut blob, rollup);
     blob.extend(bodies);
     let sum = checksum(&blob).to_le_bytes();
     blob[1..5].copy_from_slice(&sum);
     Ok(blob)
 }
 
-/// The step, and one metric's buckets, ascending; none if the rollup has none of it.
-pub fn decode(
-    blob: &[u8],
-    metric: MetricId,
-) -> Result<(Duration, Vec<(Timestamp, Summary)>), ChunkError> {
+/// One metric's buckets, ascending; none if the rollup has none of it.
+pub fn decode(blob: &[u8], metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
     let frame = Frame::parse(blob)?;
-    let step = Duration::from_secs(frame.step_s.into());
     let mut rest = frame.rest;
-    let (starts, counts) = take_times(&mut rest, frame.n_buckets, frame.step_s)?;
-    let kind = kind_of(metric);
+    let spans = take_spans(&mut rest, frame.n_buckets, frame.step)?;
     for row in frame.table.chunks_exact(TABLE_ROW) {
         let length = usize::from(u16::from_le_bytes([row[3], row[4]]));
         let (mut body, after) = rest.split_at_checked(length).ok_or(ChunkError::Truncated)?;
         rest = after;
-        if u16::from_le_bytes([row[0], row[1]]) != metric.0 {
-            continue;
+        if u16::from_le_bytes([row[0], row[1]]) == metric.0 {
+            let kind = kind_of(metric).ok_or(ChunkError::Malformed("unknown metric"))?;
+            return take_metric(&mut body, row[2], kind, &spans);
         }
-        let kind = kind.ok_or(ChunkError::Malformed("unknown metric"))?;
-        let buckets = take_metric(&mut body, row[2], kind, &counts)?;
-        let known = starts.into_iter().zip(buckets);
-        let known = known.filter_map(|(at, bucket)| Some((at, bucket?)));
-        return Ok((step, known.collect()));
     }
-    Ok((step, Vec::new()))
+    Ok(Vec::new())
 }
 
-/// How many samples each bucket has: of the metric that has most, which is there at every tick.
-fn common_counts(rollup: &Rollup) -> Vec<u32> {
-    let count = |bucket: &Option<Summary>| bucket.as_ref().map_or(0, Summary::count);
-    let of = |place: usize| {
-        let metrics = rollup.metrics.iter();
-        metrics.map(|(_, buckets)| count(&buckets[place])).max()
-    };
-    (0..rollup.starts.len())
-        .map(|place| of(place).unwrap_or(0))
-        .collect()
+/// When a bucket begins, and its samples.
+struct Span {
+    start: Timestamp,
+    extent: Extent,
 }
 
-/// The first start in steps from the epoch, then how many steps further each is; and the counts.
-fn put_times(blob: &mut Vec<u8>, rollup: &Rollup, counts: &[u32]) {
+/// For each bucket: how many steps after the one before it begins, its samples, and when the first and the last were.
+fn put_extents(blob: &mut Vec<u8>, rollup: &Rollup) {
     let step_ms = rollup.step.as_millis() as i64;
     let mut before = 0;
-    for start in &rollup.starts {
+    for (start, extent) in rollup.starts.iter().zip(&rollup.extents) {
         let number = start.0.div_euclid(step_ms);
         varint::put(blob, zigzag(number.wrapping_sub(before)));
         before = number;
-    }
-    for count in counts {
-        varint::put(blob, u64::from(*count));
+        varint::put(blob, extent.count);
+        put_times(blob, *start, extent.first, extent.last);
     }
 }
 
-fn take_times(
-    rest: &mut &[u8],
-    n: usize,
-    step_s: u32,
-) -> Result<(Vec<Timestamp>, Vec<u32>), ChunkError> {
-    let step_ms = i64::from(step_s) * 1000;
+fn take_spans(rest: &mut &[u8], n: usize, step: Duration) -> Result<Vec<Span>, ChunkError> {
+    let step_ms = step.as_millis() as i64;
     let mut number = 0_i64;
-    let mut starts = Vec::with_capacity(n);
+    let mut spans = Vec::with_capacity(n);
     for _ in 0..n {
         number = number.wrapping_add(unzigzag(take(rest)?));
-        starts.push(Timestamp(number.saturating_mul(step_ms)));
+        let start = Timestamp(number.saturating_mul(step_ms));
+        let count = take(rest)?;
+        let (first, last) = take_times(rest, start)?;
+        let extent = Extent { first, last, count };
+        spans.push(Span { start, extent });
     }
-    let counts = (0..n).map(|_| take_count(rest)).collect::<Result<_, _>>()?;
-    Ok((starts, counts))
+    Ok(spans)
 }
 
-fn put_metric(buckets: &[Option<Summary>], counts: &[u32]) -> (u8, Vec<u8>) {
+fn put_times(bytes: &mut Vec<u8>, start: Timestamp, first: Timestamp, last: Timestamp) {
+    varint::put(bytes, (first.0 - start.0) as u64);
+    varint::put(bytes, (last.0 - first.0) as u64);
+}
+
+fn take_times(bytes: &mut &[u8], start: Timestamp) -> Result<(Timestamp, Timestamp), ChunkError> {
+    let first = start.0.wrapping_add(take(bytes)? as i64);
+    let last = first.wrapping_add(take(bytes)? as i64);
+    Ok((Timestamp(first), Timestamp(last)))
+}
+
+fn put_metric(kind: Kind, buckets: &[Option<Bucket>], rollup: &Rollup) -> (u8, Vec<u8>) {
     let mut body = Vec::new();
     let mut shape = 0;
-    let is_full = |(bucket, count): (&Option<Summary>, &u32)| {
-        bucket.as_ref().is_some_and(|known| known.count() == *count)
+    let is_full = |(bucket, extent): (&Option<Bucket>, &Extent)| {
+        bucket.is_some_and(|known| known.count == extent.count)
     };
-    if !buckets.iter().zip(counts).all(is_full) {
+    if !buckets.iter().zip(&rollup.extents).all(is_full) {
         shape |= SPARSE;
         for bucket in buckets {
-            varint::put(&mut body, bucket.as_ref().map_or(0, |b| b.count().into()));
+            varint::put(&mut body, bucket.map_or(0, |known| known.count));
         }
     }
     let known = || buckets.iter().flatten();
-    let first = known().next().map_or(0, Summary::first);
-    if known().all(|bucket| bucket.is_flat_at(first)) {
-        varint::put(&mut body, zigzag(first));
+    let value = known().next().map_or(0, |bucket| bucket.min);
+    if known().all(|bucket| bucket.min == value && bucket.max == value) {
+        varint::put(&mut body, zigzag(value));
         return (shape | FLAT, body);
     }
-    if known().any(Summary::has_reset) {
+    let has_reset = |b: &Bucket| b.increase != i128::from(b.last.1) - i128::from(b.first.1);
+    if kind == Kind::Counter && known().any(has_reset) {
         shape |= RESET;
     }
     let mut before = 0_i64;
-    for bucket in known() {
-        match bucket {
-            Summary::Gauge(gauge) => {
-                varint::put(&mut body, zigzag(gauge.min.wrapping_sub(before)));
-                varint::put(&mut body, gauge.max.wrapping_sub(gauge.min) as u64);
-                varint::put(&mut body, gauge.last.wrapping_sub(gauge.min) as u64);
-                let least = gauge.min.wrapping_mul(i64::from(gauge.count));
-                varint::put(&mut body, zigzag(gauge.sum.wrapping_sub(least)));
-                before = gauge.min;
-            }
-            Summary::Counter(counter) => {
-                varint::put(&mut body, zigzag(counter.first.wrapping_sub(before)));
-                varint::put(&mut body, zigzag(counter.last.wrapping_sub(counter.first)));
-                if shape & RESET != 0 {
-                    varint::put(&mut body, zigzag(counter.increase));
-                }
-                before = counter.last;
-            }
+    for (start, bucket) in rollup.starts.iter().zip(buckets) {
+        let Some(bucket) = bucket else {
+            continue;
+        };
+        if shape & SPARSE != 0 {
+            put_times(&mut body, *start, bucket.first.0, bucket.last.0);
         }
+        before = match kind {
+            Kind::Gauge => put_gauge(&mut body, bucket, before),
+            Kind::Counter => put_counter(&mut body, bucket, before, shape),
+        };
     }
     (shape, body)
+}
+
+fn put_gauge(body: &mut Vec<u8>, bucket: &Bucket, before: i64) -> i64 {
+    varint::put(body, zigzag(bucket.min.wrapping_sub(before)));
+    varint::put(body, bucket.max.wrapping_sub(bucket.min) as u64);
+    varint::put(body, bucket.last.1.wrapping_sub(bucket.min) as u64);
+    let least = i128::from(bucket.min) * i128::from(bucket.count);
+    let above = u64::try_from(bucket.sum - least).unwrap_or(u64::MAX);
+    varint::put(body, above);
+    bucket.min
+}
+
+fn put_counter(body: &mut Vec<u8>, bucket: &Bucket, before: i64, shape: u8) -> i64 {
+    let (first, last) = (bucket.first.1, bucket.last.1);
+    varint::put(body, zigzag(first.wrapping_sub(before)));
+    varint::put(body, zigzag(last.wrapping_sub(first)));
+    if shape & RESET != 0 {
+        varint::put(body, u64::try_from(bucket.increase).unwrap_or(u64::MAX));
+    }
+    last
 }
 
 fn take_metric(
     body: &mut &[u8],
     shape: u8,
     kind: Kind,
-    common: &[u32],
-) -> Result<Vec<Option<Summary>>, ChunkError> {
+    spans: &[Span],
+) -> Result<Vec<Bucket>, ChunkError> {
     if shape & !KNOWN != 0 {
         return Err(ChunkError::Malformed("unknown shape of a rollup"));
     }
-    let counts: Vec<u32> = if shape & SPARSE == 0 {
-        common.to_vec()
-    } else {
-        let counts = common.iter().map(|_| take_count(body));
-        counts.collect::<Result<_, _>>()?
-    };
-    let flat = if shape & FLAT == 0 {
-        None
-    } else {
-        Some(unzigzag(take(body)?))
+    let mut counts: Vec<u64> = spans.iter().map(|span| span.extent.count).collect();
+    if shape & SPARSE != 0 {
+        for count in &mut counts {
+            *count = take(body)?;
+        }
+    }
+    let flat = match shape & FLAT {
+        0 => None,
+        _ => Some(unzigzag(take(body)?)),
     };
     let mut before = 0_i64;
     let mut buckets = Vec::with_capacity(counts.len());
-    for count in counts {
-        buckets.push(match (count, flat) {
-            (0, _) => None,
-            (count, Some(value)) => Some(Summary::flat(kind, value, count)),
-            (count, None) => Some(take_bucket(body, shape, kind, count, &mut before)?),
+    for (span, count) in spans.iter().zip(counts) {
+        if count == 0 {
+            continue;
+        }
+        let mut times = (span.extent.first, span.extent.last);
+        if shape & SPARSE != 0 && flat.is_none() {
+            times = take_times(body, span.start)?;
+        }
+        buckets.push(match (flat, kind) {
+            (Some(value), _) => flat_at(value, times, count),
+            (None, Kind::Gauge) => take_gauge(body, times, count, &mut before)?,
+            (None, Kind::Counter) => take_counter(body, times, count, &mut before, shape)?,
         });
     }
     if body.is_empty() {
@@ -207,101 +221,68 @@ fn take_metric(
     }
 }
 
-fn take_bucket(
+fn flat_at(value: i64, times: (Timestamp, Timestamp), count: u64) -> Bucket {
+    Bucket {
+        first: (times.0, value),
+        last: (times.1, value),
+        min: value,
+        max: value,
+        sum: i128::from(value) * i128::from(count),
+        count,
+        increase: 0,
+    }
+}
+
+fn take_gauge(
     body: &mut &[u8],
-    shape: u8,
-    kind: Kind,
-    count: u32,
+    times: (Timestamp, Timestamp),
+    count: u64,
     before: &mut i64,
-) -> Result<Summary, ChunkError> {
-    let begin = before.wrapping_add(unzigzag(take(body)?));
-    Ok(match kind {
-        Kind::Gauge => {
-            *before = begin;
-            Summary::Gauge(Gauge {
-                min: begin,
-                max: begin.wrapping_add(take(body)? as i64),
-                last: begin.wrapping_add(take(body)? as i64),
-                sum: begin
-                    .wrapping_mul(i64::from(count))
-                    .wrapping_add(unzigzag(take(body)?)),
-                count,
-            })
-        }
-        Kind::Counter => {
-            let step = unzigzag(take(body)?);
-            let last = begin.wrapping_add(step);
-            *before = last;
-            let increase = if shape & RESET == 0 {
-                step
-            } else {
-                unzigzag(take(body)?)
-            };
-            Summary::Counter(Counter {
-                first: begin,
-                last,
-                increase,
-                count,
-            })
-        }
+) -> Result<Bucket, ChunkError> {
+    let min = before.wrapping_add(unzigzag(take(body)?));
+    *before = min;
+    let max = min.wrapping_add(take(body)? as i64);
+    let last = min.wrapping_add(take(body)? as i64);
+    let above = i128::from(take(body)?);
+    Ok(Bucket {
+        first: (times.0, min),
+        last: (times.1, last),
+        min,
+        max,
+        sum: i128::from(min) * i128::from(count) + above,
+        count,
+        increase: 0,
+    })
+}
+
+fn take_counter(
+    body: &mut &[u8],
+    times: (Timestamp, Timestamp),
+    count: u64,
+    before: &mut i64,
+    shape: u8,
+) -> Result<Bucket, ChunkError> {
+    let first = before.wrapping_add(unzigzag(take(body)?));
+    let last = first.wrapping_add(unzigzag(take(body)?));
+    *before = last;
+    let increase = if shape & RESET == 0 {
+        i128::from(last) - i128::from(first)
+    } else {
+        i128::from(take(body)?)
+    };
+    Ok(Bucket {
+        first: (times.0, first),
+        last: (times.1, last),
+        min: first.min(last),
+        max: first.max(last),
+        sum: 0,
+        count,
+        increase,
     })
 }
 
 fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
     varint::take(bytes).ok_or(ChunkError::Malformed("rollup cut short"))
-}
-
-fn take_count(bytes: &mut &[u8]) -> Result<u32, ChunkError> {
-    u32::try_from(take(bytes)?).map_err(|_| ChunkError::Malformed("too many samples"))
-}
-
-impl Summary {
-    fn count(&self) -> u32 {
-        match self {
-            Self::Gauge(gauge) => gauge.count,
-            Self::Counter(counter) => counter.count,
-        }
-    }
-
-    fn first(&self) -> i64 {
-        match self {
-            Self::Gauge(gauge) => gauge.min,
-            Self::Counter(counter) => counter.first,
-        }
-    }
-
-    fn flat(kind: Kind, value: i64, count: u32) -> Self {
-        match kind {
-            Kind::Gauge => Self::Gauge(Gauge {
-                min: value,
-                max: value,
-                sum: value.saturating_mul(i64::from(count)),
-                last: value,
-                count,
-            }),
-            Kind::Counter => Self::Counter(Counter {
-                first: value,
-                last: value,
-                increase: 0,
-                count,
-            }),
-        }
-    }
-
-    fn is_flat_at(&self, value: i64) -> bool {
-        let kind = match self {
-            Self::Gauge(_) => Kind::Gauge,
-            Self::Counter(_) => Kind::Counter,
-        };
-        *self == Self::flat(kind, value, self.count())
-    }
-
-    fn has_reset(&self) -> bool {
-        match self {
-            Self::Gauge(_) => false,
-            Self::Counter(counter) => counter.increase != counter.last.wrapping_sub(counter.first),
-        }
-    }
 }
 
 /// Over everything but itself.
@@ -314,7 +295,7 @@ pub(super) fn checksum(blob: &[u8]) -> u32 {
 
 /// The parts of a rollup whose checksum is in order.
 struct Frame<'a> {
-    step_s: u32,
+    step: Duration,
     n_buckets: usize,
     table: &'a [u8],
     rest: &'a [u8],
@@ -332,16 +313,16 @@ impl<'a> Frame<'a> {
         if checksum(blob) != word(1) {
             return Err(ChunkError::Checksum);
         }
-        let step_s = word(5);
+        let step = Duration::from_secs(word(5).into());
         let n_buckets = usize::from(u16::from_le_bytes([blob[9], blob[10]]));
-        if step_s == 0 || !(1..=MAX_BUCKETS).contains(&n_buckets) {
+        if step.is_zero() || !(1..=MAX_BUCKETS).contains(&n_buckets) {
             return Err(ChunkError::Length(n_buckets));
         }
         let (table, rest) = blob[HEADER..]
             .split_at_checked(usize::from(blob[11]) * TABLE_ROW)
             .ok_or(ChunkError::Truncated)?;
         Ok(Self {
-            step_s,
+            step,
             n_buckets,
             table,
             rest,
