@@ -33,3 +33,4 @@ pub mod web;
 
 pub use leave::Leave;
 pub use run::{Running, StartError, run_until_signal, start};
+pub use tls::install_provider as install_crypto_provider;

@@ -127,23 +127,29 @@ pub async fn fold_by_job(
     budget: &mut Budget,
     mut over: impl FnMut(Option<&str>, &Closed),
 ) -> Result<(), QueryError> {
-    let mut folds: BTreeMap<Option<&str>, Fold> = BTreeMap::new();
-    let mut latest = None;
+    // One that goes on, and those of holders that may come back.
+    let mut now: Option<(Option<&str>, Fold)> = None;
+    let mut others: BTreeMap<Option<&str>, Fold> = BTreeMap::new();
     while let Some(piece) = source.next(budget).await? {
-        let points = match piece {
+        let buckets = match piece {
             Piece::Points(points) => points.into_iter().map(Bucket::of).collect(),
             Piece::Buckets(buckets) => buckets,
         };
-        for bucket in points {
+        for bucket in buckets {
             let job = holding.at(bucket.began()).map(|holder| holder.job.as_str());
-            let fold = folds.entry(job).or_insert_with(|| Fold::new(steps));
-            if latest.replace(job).is_some_and(|latest| latest != job) {
+            if now.as_ref().is_none_or(|(of, _)| *of != job) {
+                others.extend(now.take());
+                let mut fold = others.remove(&job).unwrap_or_else(|| Fold::new(steps));
                 fold.part();
+                now = Some((job, fold));
             }
-            fold.bucket(bucket, |closed| over(job, closed));
+            if let Some((_, fold)) = &mut now {
+                fold.bucket(bucket, |closed| over(job, closed));
+            }
         }
     }
-    for (job, fold) in folds {
+    others.extend(now);
+    for (job, fold) in others {
         fold.finish(|closed| over(job, closed));
     }
     Ok(())

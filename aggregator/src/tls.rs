@@ -11,7 +11,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use crate::config::Config;
 
 /// Chooses the cryptography once for the process.
-pub(crate) fn install_provider() {
+pub fn install_provider() {
     // Already chosen, by a test or by the demo: the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,4 +1,4 @@
-//! `entrenar backtest`: what the rules would have said of traces.
+//! `entrenar backtest`: what the rules would have said of traces, or of what an aggregator has stored.
 //!
 //! Every trace has a thread that reads and one that judges, and as many traces go at once as there are cores. What comes
 //! out depends on the traces and the rules alone.
@@ -19,14 +19,39 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use entrenar_aggregator::andon::RuleBook;
 
+use crate::remote::{Access, Download, Part, Refused};
 use crate::service::fail;
+use read::Input;
 use run::Judged;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Traces: .csv, .csv.gz, .csv.zst, or logs of `nvidia-smi --query-gpu=… --format=csv -l 1`.
-    #[arg(required = true, value_name = "TRACE")]
+    #[arg(required_unless_present = "url", value_name = "TRACE")]
     traces: Vec<PathBuf>,
+    /// Judge what this aggregator has stored, instead of traces.
+    #[arg(long, value_name = "URL", conflicts_with = "traces", requires = "from")]
+    url: Option<String>,
+    /// From when on, with --url: RFC 3339, unix seconds, or an offset such as -7d.
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "url",
+        allow_hyphen_values = true
+    )]
+    from: Option<String>,
+    /// Until when, with --url; without it until now.
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "url",
+        allow_hyphen_values = true
+    )]
+    to: Option<String>,
+    #[command(flatten)]
+    part: Part,
+    #[command(flatten)]
+    access: Access,
     /// Rules to judge by; without it the built-in ones.
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
@@ -58,10 +83,15 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(rules) => rules,
         Err(error) => return fail(&error, ExitCode::from(UNUSABLE)),
     };
-    let results = run::all(&args.traces, &rules);
+    let inputs = match inputs(args) {
+        Ok(inputs) => inputs,
+        Err(refused) => return refused.fail(),
+    };
+    let paths: Vec<PathBuf> = inputs.iter().map(|input| input.path().to_owned()).collect();
+    let results = run::all(inputs, &rules);
     let mut worst = 0;
     let mut judged = Vec::new();
-    for (path, result) in args.traces.iter().zip(results) {
+    for (path, result) in paths.iter().zip(results) {
         match result {
             Ok(trace) => judged.push(trace),
             Err(error) => {
@@ -78,6 +108,18 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Err(error) => fail(&error, ExitCode::FAILURE),
         Ok(()) => ExitCode::from(worst),
     }
+}
+
+/// The traces; or the aggregator's history, whose answer has begun.
+fn inputs(args: &Args) -> Result<Vec<Input>, Refused> {
+    let Some(url) = &args.url else {
+        let files = args.traces.iter().cloned();
+        return Ok(files.map(Input::File).collect());
+    };
+    let from = args.from.as_deref().unwrap_or("-1h");
+    let to = args.to.as_deref().unwrap_or("now");
+    let download = Download::start(url, &args.access, (from, to), &args.part)?;
+    Ok(vec![Input::Remote(url.into(), Box::new(download))])
 }
 
 fn rules(path: Option<&Path>) -> Result<RuleBook> {
@@ -114,7 +156,7 @@ fn publish(args: &Args, judged: &[Judged]) -> Result<()> {
         }
     }
     let mut stdout = BufWriter::new(io::stdout().lock());
-    let is_one = args.traces.len() == 1;
+    let is_one = args.url.is_some() || args.traces.len() == 1;
     match args.format {
         Format::Jsonl if args.out.is_some() => {}
         Format::Jsonl => {

@@ -5,6 +5,8 @@
 mod backtest;
 mod backup;
 mod demo;
+mod record;
+mod remote;
 mod rules;
 mod service;
 mod up;
@@ -29,6 +31,8 @@ enum Command {
     Up(up::Args),
     /// What the rules would have said of traces: recorded, exported or simulated.
     Backtest(backtest::Args),
+    /// What an aggregator has stored, as a trace.
+    Record(record::Args),
     /// Work on rules files.
     Rules {
         #[command(subcommand)]
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Up(args) => up::run(args),
         Command::Backtest(args) => backtest::run(&args),
+        Command::Record(args) => record::run(&args),
         Command::Rules { command } => rules::run(&command),
         Command::Backup(args) => backup::run(&args),
     }

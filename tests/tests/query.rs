@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use entrenar_tests::process::{Server, eventually};
+use entrenar_tests::process::{Server, eventually, run};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
@@ -178,4 +178,58 @@ async fn a_question_that_cannot_be_answered_says_what_could() {
         let told = fleet.refused(question).await;
         assert!(told.contains(hint), "{question}: {told}");
     }
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_what_was_stored_and_is_judged_without_a_file() {
+    let mut fleet = Fleet::start().await;
+    fleet.fall_silent();
+    let path = |name: &str| fleet.dir.path().join(name).display().to_string();
+    let base = fleet.base();
+    let mut recorded = Vec::new();
+    for name in ["t.csv", "t.csv.gz", "t.csv.zst"] {
+        let trace = path(name);
+        let args = [
+            "record", "--url", &base, "--from", "-1h", "--node", "n1", "-o", &trace,
+        ];
+        assert_eq!(run("entrenar", &args), (Some(0), String::new()));
+        let rows = entrenar::trace::TraceReader::open(Path::new(&trace)).expect("a trace");
+        let rows: Vec<_> = rows.map(|row| row.expect("a row")).collect();
+        assert!(rows.is_sorted_by_key(|row| row.time));
+        recorded.push(rows);
+    }
+    assert!(recorded[0] == recorded[1] && recorded[0] == recorded[2]);
+    let rows = &recorded[0];
+    assert!(
+        rows.iter()
+            .all(|row| row.node.as_str() == "n1" && row.rack.as_deref() == Some("r-n1"))
+    );
+    let answer = fleet
+        .ask("series?metric=power_watts&node=n1&device=3")
+        .await;
+    let stored: Vec<_> = points(&answer["series"][0])
+        .into_iter()
+        .filter_map(|(at, value)| Some((at, value?)))
+        .collect();
+    let power = entrenar::metric::POWER;
+    let of_gpu = rows.iter().filter(|row| row.gpu == Some(3));
+    let of_gpu: Vec<_> = of_gpu
+        .filter_map(|row| Some((row.time.as_secs_f64(), row.values.display(power)?)))
+        .collect();
+    assert_eq!(of_gpu, stored);
+
+    let backtest = [
+        "backtest", "--url", &base, "--from", "-1h", "--format", "jsonl",
+    ];
+    assert_eq!(run("entrenar", &backtest), (Some(0), String::new()));
+    let nobody = [
+        "record", "--url", &base, "--from", "-1h", "--node", "n9", "-o", "-",
+    ];
+    let (code, told) = run("entrenar", &nobody);
+    assert!(code == Some(1) && told.contains("/api/v1/gpus"), "{told}");
+    let nonsense = ["backtest", "--url", &base, "--from", "someday"];
+    let (code, told) = run("entrenar", &nonsense);
+    assert!(code == Some(2) && told.contains("RFC 3339"), "{told}");
+    let nowhere = ["record", "--url", "gpu-monitor", "--from", "-1h", "-o", "-"];
+    assert_eq!(run("entrenar", &nowhere).0, Some(2));
 }

@@ -1,4 +1,4 @@
-//! The thread that reads a trace: blocks of rows, ahead of the one that judges.
+//! The thread that reads a trace, a file or an aggregator's history: blocks of rows, ahead of the one that judges.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,10 +10,37 @@ use std::thread;
 
 use entrenar::trace::{Block, TraceError, TraceReader};
 
+use crate::remote::Download;
+
 /// Rows of a block.
 const BLOCK_ROWS: usize = 1024;
 /// Blocks that may wait to be judged; beyond, reading waits.
 const BLOCKS_AHEAD: usize = 4;
+
+/// Where a trace comes from.
+pub(super) enum Input {
+    File(PathBuf),
+    /// An aggregator's history, by its address; the answer has begun.
+    Remote(PathBuf, Box<Download>),
+}
+
+impl Input {
+    /// What it is called.
+    pub(super) fn path(&self) -> &Path {
+        let (Self::File(path) | Self::Remote(path, _)) = self;
+        path
+    }
+
+    fn open(self) -> Result<Box<dyn Read + Send>, TraceError> {
+        match self {
+            Self::Remote(_, download) => Ok(download),
+            Self::File(path) => match File::open(&path) {
+                Ok(file) => Ok(Box::new(file)),
+                Err(source) => Err(TraceError::Open { path, source }),
+            },
+        }
+    }
+}
 
 /// What the reader hands over.
 pub(super) enum Piece {
@@ -33,13 +60,13 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Begins to read. `read_bytes` grows with the bytes of the file that were read.
-    pub(super) fn start(path: PathBuf, read_bytes: Arc<AtomicU64>) -> io::Result<Self> {
+    /// Begins to read. `read_bytes` grows with the bytes that were read.
+    pub(super) fn start(input: Input, read_bytes: Arc<AtomicU64>) -> io::Result<Self> {
         let (send, pieces) = sync_channel(BLOCKS_AHEAD);
         let (used, room) = sync_channel(BLOCKS_AHEAD + 2);
-        let name = format!("read {}", path.display());
+        let name = format!("read {}", input.path().display());
         thread::Builder::new().name(name).spawn(move || {
-            let last = match read(&path, read_bytes, &send, &room) {
+            let last = match read(input, read_bytes, &send, &room) {
                 Ok(end) => end,
                 Err(error) => Piece::Failed(error),
             };
@@ -61,16 +88,13 @@ impl Reading {
 }
 
 fn read(
-    path: &Path,
+    input: Input,
     read_bytes: Arc<AtomicU64>,
     send: &SyncSender<Piece>,
     room: &Receiver<Block>,
 ) -> Result<Piece, TraceError> {
-    let file = File::open(path).map_err(|source| TraceError::Open {
-        path: path.to_owned(),
-        source,
-    })?;
-    let mut reader = TraceReader::new(Counted { file, read_bytes })?;
+    let source = input.open()?;
+    let mut reader = TraceReader::new(Counted { source, read_bytes })?;
     loop {
         let mut block = room.try_recv().unwrap_or_default();
         let more = reader.read_block(&mut block, BLOCK_ROWS)?;
@@ -84,15 +108,15 @@ fn read(
     }
 }
 
-/// A file that counts what is read of it.
+/// A source that counts what is read of it.
 struct Counted {
-    file: File,
+    source: Box<dyn Read + Send>,
     read_bytes: Arc<AtomicU64>,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
+        let n = self.source.read(buffer)?;
         self.read_bytes.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }

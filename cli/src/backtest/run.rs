@@ -1,9 +1,9 @@
 //! Traces through the engine, as many at once as there are cores.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use entrenar_aggregator::backtest::{Backtest, Outcome};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::progress::Progress;
-use super::read::{Piece, Reading};
+use super::read::{Input, Piece, Reading};
 
 /// Malformed rows of a trace that are shown; further ones are only counted.
 const MOST_SHOWN: u64 = 20;
@@ -54,19 +54,20 @@ impl RunError {
 type Judgement = Result<Judged, RunError>;
 
 /// Judges all traces; the results are in their order.
-pub(super) fn all(traces: &[PathBuf], rules: &RuleBook) -> Vec<Judgement> {
+pub(super) fn all(traces: Vec<Input>, rules: &RuleBook) -> Vec<Judgement> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let mut progress = Progress::new(traces);
-    let (send, results) = mpsc::sync_channel(traces.len());
+    let mut progress = Progress::new(traces.iter().map(Input::path));
+    let n_traces = traces.len();
+    let traces = Mutex::new(traces.into_iter().enumerate());
+    let (send, results) = mpsc::sync_channel(n_traces);
     let mut judged = Vec::new();
     thread::scope(|scope| {
-        for _ in 0..cores.min(traces.len()) {
-            let (send, next, read_bytes) = (send.clone(), &next, progress.read_bytes());
+        for _ in 0..cores.min(n_traces) {
+            let (send, traces, read_bytes) = (send.clone(), &traces, progress.read_bytes());
             scope.spawn(move || {
-                while let Some((n, path)) = take(traces, next) {
+                while let Some((n, input)) = take(traces) {
                     // Whoever collects the results stays until all are there.
-                    let _ = send.send((n, one(path, rules, &read_bytes)));
+                    let _ = send.send((n, one(input, rules, &read_bytes)));
                 }
             });
         }
@@ -84,17 +85,17 @@ pub(super) fn all(traces: &[PathBuf], rules: &RuleBook) -> Vec<Judgement> {
     judged.into_iter().map(|(_, judged)| judged).collect()
 }
 
-fn take<'a>(traces: &'a [PathBuf], next: &AtomicUsize) -> Option<(usize, &'a Path)> {
-    let n = next.fetch_add(1, Ordering::Relaxed);
-    Some((n, traces.get(n)?))
+fn take(traces: &Mutex<impl Iterator<Item = (usize, Input)>>) -> Option<(usize, Input)> {
+    let mut traces = traces.lock().unwrap_or_else(PoisonError::into_inner);
+    traces.next()
 }
 
-fn one(path: &Path, rules: &RuleBook, read_bytes: &Arc<AtomicU64>) -> Judgement {
+fn one(input: Input, rules: &RuleBook, read_bytes: &Arc<AtomicU64>) -> Judgement {
     let (began, cpu) = (SystemClock.monotonic(), cpu_time());
-    let reading =
-        Reading::start(path.to_owned(), Arc::clone(read_bytes)).map_err(RunError::Thread)?;
+    let path = input.path().to_owned();
+    let reading = Reading::start(input, Arc::clone(read_bytes)).map_err(RunError::Thread)?;
     let mut backtest = Backtest::new(rules.clone());
-    let mut complaints = Complaints::of(path);
+    let mut complaints = Complaints::of(&path);
     loop {
         match reading.next().ok_or(RunError::ReaderDied)? {
             Piece::Rows(mut block) => {
@@ -110,7 +111,7 @@ fn one(path: &Path, rules: &RuleBook, read_bytes: &Arc<AtomicU64>) -> Judgement 
             } => {
                 complaints.end(&warnings);
                 return Ok(Judged {
-                    path: path.to_owned(),
+                    path,
                     outcome: backtest.finish(),
                     rows,
                     malformed,
