@@ -1,18 +1,26 @@
 //! Where everything that must survive a crash rests.
 //!
-//! One seam, `Store`, kept by SQLite, by memory in tests, and later by Postgres; one contract test runs on all.
+//! One seam, `Store`, kept by SQLite, by Postgres, and by memory in tests; one contract test runs on all.
 //! `decide` goes before any waiting `commit`.
 
 pub mod journal;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
+mod error;
 mod filter;
+mod history;
+mod merge;
+mod migrate;
+mod retain;
+mod writer;
 
 #[cfg(test)]
 mod contract;
 
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 use entrenar::gpu::{GpuUuid, NodeId};
@@ -249,7 +257,8 @@ pub trait Store: Send + Sync + 'static {
     fn record_attempts(&self, attempts: Vec<Attempt>) -> BoxFuture<'_, StoreResult<()>>;
 
     /// Drops what is older than the retention: chunks before `chunks_before`, and resolved incidents and settled
-    /// notices before `incidents_before`. Works in slices that hold the writer for at most 20 ms.
+    /// notices before `incidents_before`. Works in slices that hold the writer for at most 20 ms. A store that drops
+    /// whole days keeps chunks up to a day longer.
     fn retain(
         &self,
         chunks_before: Timestamp,

@@ -38,7 +38,8 @@ macro_rules! contract {
     ($fresh:expr; $($clause:ident)*) => {$(
         #[tokio::test]
         async fn $clause() {
-            let (store, _alive) = $fresh.await;
+            // None: skipped, and said so.
+            let Some((store, _alive)) = $fresh.await else { return };
             $crate::store::contract::$clause(&store).await;
         }
     )*};

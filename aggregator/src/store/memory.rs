@@ -406,7 +406,7 @@ mod tests {
     use super::*;
     use crate::store::contract::contract;
 
-    contract!(async { (MemoryStore::default(), ()) });
+    contract!(async { Some((MemoryStore::default(), ())) });
 
     #[tokio::test]
     async fn a_withheld_answer_comes_when_it_is_released() {

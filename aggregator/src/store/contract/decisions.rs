@@ -295,8 +295,10 @@ pub(crate) async fn retention_drops_what_is_old_and_keeps_what_is_open_or_curren
     store: &dyn Store,
 ) {
     let base = stretch_second("GPU-1");
+    // Days older: a store may drop whole days.
+    let days_ago = base - 3 * 24 * 3600;
     let sealed = vec![
-        sealed("GPU-1", base..base + 10, 1),
+        sealed("GPU-1", days_ago..days_ago + 10, 1),
         sealed("GPU-1", base + 720..base + 730, 1),
         sealed("GPU-1", base + 1440..base + 1450, 1),
     ];
@@ -338,7 +340,10 @@ pub(crate) async fn retention_drops_what_is_old_and_keeps_what_is_open_or_curren
     let gone = store.retain(at(base + 725), at(1000)).await.unwrap();
     // One chunk, one incident, and the four settled notices of second 10.
     assert_eq!(gone, 6);
-    let left = store.chunks(&"GPU-1".into(), BASE, at(9999)).await.unwrap();
+    let left = store
+        .chunks(&"GPU-1".into(), at(days_ago), at(9999))
+        .await
+        .unwrap();
     let from: Vec<_> = left
         .iter()
         .map(|c| (c.from.0 - BASE.0) / 1000 - base)

@@ -9,11 +9,11 @@ use entrenar::report::HolderChange;
 use entrenar_proto::encode_hello;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
-use tracing::warn;
 
-use super::error::bad_json;
-use super::writer::{begin, finish};
+use super::transaction::{begin, finish};
 use crate::chunk;
+use crate::store::error::bad_json;
+use crate::store::merge::{Merged, merge};
 use crate::store::{
     Flush, JournalPosition, SealedChunk, Snapshot, StoreResult, StreamMark, journal,
 };
@@ -83,22 +83,14 @@ async fn keep_chunk(
     let Some((id, old)) = found else {
         return insert_chunk(tx, gpu, new).await;
     };
-    let merged = match chunk::merge(&old, &new.blob) {
-        Ok(merged) => merged,
-        Err(error) => {
-            // One damaged stretch must not keep the fleet from being committed. What is readable stays or comes in.
-            warn!(gpu = %new.gpu, stretch = %new.stretch, %error, "could not merge a chunk");
+    let merged = match merge(old, new) {
+        Merged::Same => return Ok(()),
+        Merged::Whole(merged) => merged,
+        Merged::Lost(left) => {
             memory.n_chunks_lost.fetch_add(1, Ordering::Relaxed);
-            if chunk::extent(&old).is_ok() {
-                old.clone()
-            } else {
-                new.blob
-            }
+            left
         }
     };
-    if merged == old {
-        return Ok(());
-    }
     let (n_samples, from, to) = chunk::extent(&merged)?;
     sqlx::query(
         "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4 WHERE id = $5",
@@ -135,9 +127,10 @@ pub(super) async fn keep(
     db: &mut SqliteConnection,
     memory: &mut Memory,
     flush: Flush,
+    newest: JournalPosition,
 ) -> StoreResult<Option<JournalPosition>> {
     begin(db).await?;
-    let done = keep_rows(db, memory, flush).await;
+    let done = keep_rows(db, memory, flush, newest).await;
     finish(db, done).await
 }
 
@@ -145,6 +138,7 @@ async fn keep_rows(
     tx: &mut SqliteConnection,
     memory: &mut Memory,
     flush: Flush,
+    newest: JournalPosition,
 ) -> StoreResult<Option<JournalPosition>> {
     let mut position = None;
     if !flush.journal.is_empty() {
@@ -160,10 +154,7 @@ async fn keep_rows(
         keep_holder(tx, memory, change).await?;
     }
     if let Some(mut snapshot) = flush.snapshot {
-        snapshot.position = match position {
-            Some(row) => row,
-            None => newest_position(tx).await?,
-        };
+        snapshot.position = position.unwrap_or(newest);
         keep_snapshot(tx, snapshot).await?;
     }
     Ok(position)

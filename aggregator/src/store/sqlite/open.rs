@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 
+use crate::store::migrate::migrate;
 use crate::store::{StoreError, StoreResult};
 
 /// What stands in `application_id` of our files: "entr".
@@ -25,6 +25,12 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long SQLite waits for a lock that another process holds, such as a backup's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Embedded, oldest first. To add one: a file with the next number, and a line here.
+const MIGRATIONS: [(&str, &str); 1] = [(
+    "line",
+    include_str!("../../../../migrations/sqlite/0001_line.sql"),
+)];
 
 /// Tables that are checked page by page at a start. Not `chunk` and `journal`, which are the bulk and carry their own
 /// checksums, so that a start does not read the whole history.
@@ -50,7 +56,7 @@ pub(super) async fn open(path: &Path) -> StoreResult<Opened> {
     check_writable(path)?;
     let mut writer = write_options(path).connect().await?;
     check_ours(&mut writer).await?;
-    migrate(&mut writer).await?;
+    migrate(&mut writer, &MIGRATIONS).await?;
     for check in CHECKED {
         let found: String = sqlx::query_scalar(check).fetch_one(&mut writer).await?;
         if found != "ok" {
@@ -157,47 +163,4 @@ async fn check_ours(connection: &mut SqliteConnection) -> StoreResult<()> {
         ));
     }
     Ok(())
-}
-
-async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {
-    let migrator = Migrator::with_migrations(migrations());
-    let known = migrator
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0);
-    connection
-        .ensure_migrations_table("_sqlx_migrations")
-        .await
-        .map_err(refused)?;
-    let found: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
-        .fetch_one(&mut *connection)
-        .await?;
-    match found {
-        Some(found) if found > known => Err(StoreError::NewerSchema { found, known }),
-        _ => migrator
-            .run_direct(None, connection, false)
-            .await
-            .map_err(refused),
-    }
-}
-
-/// Embedded, oldest first. To add one: a file with the next number, and a line here.
-fn migrations() -> Vec<Migration> {
-    let first = include_str!("../../../../migrations/sqlite/0001_line.sql");
-    let forward = MigrationType::Simple;
-    vec![Migration::new(
-        1,
-        "line".into(),
-        forward,
-        first.into_sql_str(),
-        false,
-    )]
-}
-
-fn refused(error: MigrateError) -> StoreError {
-    match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-        other => StoreError::Refused(format!("could not bring the schema up to date: {other}")),
-    }
 }

@@ -6,10 +6,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::JournalEntry;
 use crate::store::contract::{contract, seal, sealed};
+use crate::store::{JournalEntry, StoreError};
 
-contract!(fresh());
+contract!(async { Some(fresh().await) });
 
 fn path(dir: &TempDir) -> PathBuf {
     dir.path().join("data").join("entrenar.db")
@@ -24,12 +24,6 @@ fn journal(n: i64) -> Flush {
     Flush {
         journal: vec![JournalEntry::Advance { to: Timestamp(n) }],
         ..Flush::default()
-    }
-}
-
-impl SqliteStore {
-    async fn execute(&self, sql: &'static str) -> StoreResult<()> {
-        self.patiently(|answer| Patient::Execute(sql, answer)).await
     }
 }
 
@@ -133,7 +127,7 @@ async fn a_read_only_database_is_refused_with_what_to_do() {
 #[tokio::test]
 async fn a_file_system_that_turns_read_only_is_told_from_a_defect() {
     let (store, _dir) = fresh().await;
-    store.execute("PRAGMA query_only = 1").await.unwrap();
+    store.writer.execute("PRAGMA query_only = 1").await.unwrap();
     assert!(matches!(
         store.commit(journal(1)).await,
         Err(StoreError::ReadOnly(_))
@@ -165,7 +159,11 @@ async fn a_database_from_a_newer_version_is_refused_and_not_touched() {
 async fn a_full_disk_is_said_and_once_there_is_space_it_goes_on() {
     let (store, _dir) = fresh().await;
     store.commit(journal(1)).await.unwrap();
-    store.execute("PRAGMA max_page_count = 1").await.unwrap();
+    store
+        .writer
+        .execute("PRAGMA max_page_count = 1")
+        .await
+        .unwrap();
     let mut kept = 1;
     let full = loop {
         // Something that does not compress, so that the last pages fill up soon.
@@ -189,6 +187,7 @@ async fn a_full_disk_is_said_and_once_there_is_space_it_goes_on() {
         kept as usize
     );
     store
+        .writer
         .execute("PRAGMA max_page_count = 1000000")
         .await
         .unwrap();
@@ -326,6 +325,7 @@ async fn a_damaged_chunk_does_not_keep_others_from_being_committed() {
     let [first, again] = [sealed("GPU-1", [5], 1), sealed("GPU-1", [6], 2)];
     store.commit(seal(vec![first])).await.unwrap();
     store
+        .writer
         .execute("UPDATE chunk SET blob = x'01ff'")
         .await
         .unwrap();
@@ -339,4 +339,18 @@ async fn a_damaged_chunk_does_not_keep_others_from_being_committed() {
         .unwrap();
     assert_eq!(found, [again]);
     assert_eq!(store.n_chunks_lost(), 1);
+}
+
+#[tokio::test]
+async fn a_chunk_goes_as_soon_as_its_last_sample_is_older_than_the_retention() {
+    let (store, _dir) = fresh().await;
+    let (old, current) = (sealed("GPU-1", [5], 1), sealed("GPU-1", [2000], 2));
+    store
+        .commit(seal(vec![old.clone(), current.clone()]))
+        .await
+        .unwrap();
+    let boundary = Timestamp(old.stretch.0 + 720_000);
+    assert_eq!(store.retain(boundary, Timestamp(0)).await.unwrap(), 1);
+    let left = store.chunks(&old.gpu, old.from, current.to).await.unwrap();
+    assert_eq!(left, [current]);
 }

@@ -1,0 +1,33 @@
+//! A stretch that is sealed again.
+
+use tracing::warn;
+
+use super::SealedChunk;
+use crate::chunk;
+
+/// What becomes of the blob that is stored.
+pub(super) enum Merged {
+    /// It stays as it is.
+    Same,
+    /// This replaces it.
+    Whole(Vec<u8>),
+    /// One of the two is damaged and given up; this is the other.
+    Lost(Vec<u8>),
+}
+
+/// Joins what is stored with what is new. One damaged stretch must not keep the fleet from being committed: what is
+/// readable stays or comes in.
+pub(super) fn merge(old: Vec<u8>, new: SealedChunk) -> Merged {
+    match chunk::merge(&old, &new.blob) {
+        Ok(merged) if merged == old => Merged::Same,
+        Ok(merged) => Merged::Whole(merged),
+        Err(error) => {
+            warn!(gpu = %new.gpu, stretch = %new.stretch, %error, "could not merge a chunk");
+            Merged::Lost(if chunk::extent(&old).is_ok() {
+                old
+            } else {
+                new.blob
+            })
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The store on Postgres 14 or newer: one writer, readers beside it, and patience while the database is away.
+//!
+//! Writes go through one task (`writer`) and one connection, which holds an advisory lock: who does not hold it cannot
+//! write, and a second aggregator waits. When the connection is lost, what was asked fails as unavailable and whoever
+//! asked tries again; the writer connects anew, less and less often, up to every few seconds. It goes on only if nobody
+//! else wrote meanwhile. Chunks rest in a partition for each day; retention drops whole days.
+
+mod address;
+mod chunks;
+mod dialect;
+pub(super) mod error;
+mod flush;
+mod hand;
+mod history;
+mod partition;
+mod place;
+mod session;
+mod space;
+mod transaction;
+
+#[path = "sql/decide.rs"]
+mod decide;
+#[path = "sql/read.rs"]
+mod read;
+#[path = "sql/retain.rs"]
+mod retain;
+#[path = "sql/stories.rs"]
+mod stories;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::unit::Timestamp;
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+pub use self::address::Address;
+use self::hand::PostgresHand;
+use super::writer::Writer;
+use super::{
+    Attempt, Durable, Flush, IncidentFilter, JournalPosition, JournalRow, Recovered, SealedChunk,
+    Store, StoreResult,
+};
+use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
+
+/// An open database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    readers: PgPool,
+    writer: Writer,
+    n_chunks_lost: Arc<AtomicU64>,
+    superseded: CancellationToken,
+}
+
+impl PostgresStore {
+    /// Opens the database and brings its schema up to date. `Unavailable`: it is away, or another aggregator has it;
+    /// that passes, try again. Anything else is for the operator to put right.
+    pub async fn open(address: &Address) -> StoreResult<Self> {
+        let opened = session::open(address).await?;
+        let n_chunks_lost = Arc::<AtomicU64>::default();
+        let superseded = CancellationToken::new();
+        let newest = opened.newest;
+        let hand = PostgresHand::new(
+            address.clone(),
+            opened,
+            Arc::clone(&n_chunks_lost),
+            superseded.clone(),
+        );
+        Ok(Self {
+            readers: session::readers(address),
+            writer: Writer::start(hand, newest),
+            n_chunks_lost,
+            superseded,
+        })
+    }
+
+    /// Finishes what is queued, and lets another aggregator have the database. Later writes are refused as unavailable.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// Sealed chunks that were given up since the start, because they or what was stored of their stretch is damaged.
+    pub fn n_chunks_lost(&self) -> u64 {
+        self.n_chunks_lost.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when another aggregator took the database while this one had lost it. What this one knows is then out
+    /// of date, and it writes nothing more: begin again.
+    pub fn superseded(&self) -> CancellationToken {
+        self.superseded.clone()
+    }
+
+    async fn drop_old(
+        &self,
+        chunks_before: Timestamp,
+        incidents_before: Timestamp,
+    ) -> StoreResult<u64> {
+        let chunks = partition::drop_old(&self.readers, chunks_before).await?;
+        let rest = self
+            .writer
+            .drop_old(chunks_before, incidents_before)
+            .await?;
+        Ok(chunks + rest)
+    }
+}
+
+impl Store for PostgresStore {
+    fn commit(&self, flush: Flush) -> BoxFuture<'_, StoreResult<Durable>> {
+        Box::pin(self.writer.commit(flush))
+    }
+
+    fn decide(&self, decision: Decision) -> BoxFuture<'_, StoreResult<()>> {
+        Box::pin(self.writer.decide(decision))
+    }
+
+    fn recover(&self) -> BoxFuture<'_, StoreResult<Recovered>> {
+        Box::pin(read::recover(&self.readers))
+    }
+
+    fn journal(
+        &self,
+        after: JournalPosition,
+        limit: usize,
+    ) -> BoxFuture<'_, StoreResult<Vec<JournalRow>>> {
+        Box::pin(read::journal(&self.readers, after, limit))
+    }
+
+    fn chunks(
+        &self,
+        gpu: &GpuUuid,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<Vec<SealedChunk>>> {
+        Box::pin(history::chunks(&self.readers, gpu.clone(), from, to))
+    }
+
+    fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {
+        Box::pin(stories::incidents(&self.readers, filter))
+    }
+
+    fn incident(
+        &self,
+        id: &str,
+    ) -> BoxFuture<'_, StoreResult<Option<(Incident, Vec<TimelineEntry>, Vec<NoticeStatus>)>>> {
+        Box::pin(stories::incident(&self.readers, id.to_owned()))
+    }
+
+    fn notices(
+        &self,
+        state: Option<NoticeState>,
+        before: Option<(Timestamp, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>> {
+        Box::pin(stories::notices(&self.readers, state, before, limit))
+    }
+
+    fn pending_notices(&self) -> BoxFuture<'_, StoreResult<Vec<NoticeStatus>>> {
+        Box::pin(stories::pending_notices(&self.readers))
+    }
+
+    fn record_attempts(&self, attempts: Vec<Attempt>) -> BoxFuture<'_, StoreResult<()>> {
+        Box::pin(self.writer.record_attempts(attempts))
+    }
+
+    fn retain(
+        &self,
+        chunks_before: Timestamp,
+        incidents_before: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<u64>> {
+        Box::pin(self.drop_old(chunks_before, incidents_before))
+    }
+
+    fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {
+        Box::pin(self.writer.forget_node(node.clone()))
+    }
+}

@@ -1,0 +1,34 @@
+//! What Postgres says in its own words, for the modules that are shared.
+
+pub(super) use sqlx::PgPool as Pool;
+pub(super) use sqlx::postgres::PgConnection as Connection;
+
+/// Open, or held: see `Incident::is_held`.
+pub(super) const OPEN_OR_HELD: &str = "SELECT doc FROM incident
+    WHERE open = 1 OR (kind <> 'Manual' AND doc::jsonb ->> 'state' = 'closed'
+        AND doc::jsonb ->> 'resolution' = 'closed')
+    ORDER BY fired_at_ms, id";
+
+/// The newest change of each GPU.
+pub(super) const HOLDERS: &str = "SELECT uuid, at_ms, doc FROM gpu JOIN LATERAL
+    (SELECT at_ms, doc FROM holder_change WHERE gpu_id = gpu.id AND node_id = gpu.node_id
+     ORDER BY at_ms DESC LIMIT 1) AS newest ON true
+    ORDER BY uuid";
+
+/// Incidents by every field of a filter, in its order; $8 is the limit, $9 the trial.
+pub(super) const INCIDENTS: &str = "SELECT doc FROM incident
+    WHERE ($1 IS NULL OR open = $1) AND ($2 IS NULL OR kind = $2) AND ($3 IS NULL OR severity = $3)
+        AND ($4 IS NULL OR job = $4)
+        AND ($5 IS NULL OR nodes::jsonb ? $5)
+        AND ($6 IS NULL OR (fired_at_ms, id) < ($6, $7))
+        AND ($9 IS NULL OR coalesce((doc::jsonb -> 'flags' ->> 'shadow')::boolean, false)::int = $9)
+    ORDER BY fired_at_ms DESC, id DESC LIMIT $8";
+
+/// Text as Postgres takes it: a NUL, which neither its text nor its JSON can hold, becomes the mark of what cannot be shown.
+pub(super) fn text(text: impl Into<String>) -> String {
+    let text = text.into();
+    if text.contains('\0') || text.contains("\\u0000") {
+        return text.replace('\0', "\u{fffd}").replace("\\u0000", "\\ufffd");
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! What a start needs, from a consistent view of what is committed.
+//!
+//! One text for all databases: compiled once as a module of each.
+
+use entrenar::report::{HolderChange, StreamId};
+use entrenar::unit::Timestamp;
+use entrenar_proto::decode_hello;
+use serde::de::DeserializeOwned;
+
+use super::dialect::{self, Connection, Pool};
+use crate::andon::CordKey;
+use crate::store::error::bad_json;
+use crate::store::{
+    JournalPosition, JournalRow, Recovered, Snapshot, StoreError, StoreResult, StreamMark, journal,
+};
+
+pub(super) async fn recover(readers: &Pool) -> StoreResult<Recovered> {
+    let mut tx = readers.begin().await?;
+    // Open, or held: see `Incident::is_held`.
+    let incidents: Vec<(String,)> = sqlx::query_as(dialect::OPEN_OR_HELD)
+        .fetch_all(&mut *tx)
+        .await?;
+    let cords: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT rule, scope, last_transition_at_ms FROM cord ORDER BY rule, scope")
+            .fetch_all(&mut *tx)
+            .await?;
+    let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
+        "SELECT (SELECT min(position) FROM journal), (SELECT max(position) FROM journal)",
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let cord = |(rule, scope, at): (String, String, i64)| {
+        let rule = rule.as_str().into();
+        (CordKey { rule, scope }, Timestamp(at))
+    };
+    Ok(Recovered {
+        streams: streams(&mut tx).await?,
+        snapshot: snapshot(&mut tx).await?,
+        open_incidents: incidents
+            .iter()
+            .map(|(doc,)| from_json(doc))
+            .collect::<StoreResult<_>>()?,
+        cords: cords.into_iter().map(cord).collect(),
+        holders: holders(&mut tx).await?,
+        journal: ends
+            .0
+            .zip(ends.1)
+            .map(|(a, b)| (JournalPosition(a), JournalPosition(b))),
+    })
+}
+
+type StreamRow = (Vec<u8>, Vec<u8>, String, i64, bool);
+
+async fn streams(tx: &mut Connection) -> StoreResult<Vec<StreamMark>> {
+    let rows: Vec<StreamRow> = sqlx::query_as(
+        "SELECT stream, hello, durable, last_received_at_ms, gone
+         FROM agent_stream JOIN stream_mark USING (stream) ORDER BY stream",
+    )
+    .fetch_all(tx)
+    .await?;
+    let mark = |(stream, hello, durable, last_received_at, gone): StreamRow| {
+        let unreadable = |what: &str| {
+            let stream = hex::encode(&stream);
+            StoreError::Corrupt(format!("the {what} of stream {stream} cannot be read"))
+        };
+        let hello = decode_hello(&hello).map_err(|_| unreadable("hello"))?;
+        if StreamId(stream.as_slice().try_into().map_err(|_| unreadable("id"))?) != hello.stream {
+            return Err(unreadable("id"));
+        }
+        Ok(StreamMark {
+            hello,
+            durable: from_json(&durable)?,
+            last_received_at: Timestamp(last_received_at),
+            gone,
+        })
+    };
+    rows.into_iter().map(mark).collect()
+}
+
+async fn snapshot(tx: &mut Connection) -> StoreResult<Option<Snapshot>> {
+    let row: Option<(i64, i64, Vec<u8>)> =
+        sqlx::query_as("SELECT position, taken_at_ms, bytes FROM engine_snapshot")
+            .fetch_optional(tx)
+            .await?;
+    Ok(row.map(|(position, taken_at, bytes)| Snapshot {
+        position: JournalPosition(position),
+        taken_at: Timestamp(taken_at),
+        bytes,
+    }))
+}
+
+/// The newest change of each GPU.
+async fn holders(tx: &mut Connection) -> StoreResult<Vec<HolderChange>> {
+    let rows: Vec<(String, i64, Option<String>)> =
+        sqlx::query_as(dialect::HOLDERS).fetch_all(tx).await?;
+    let change = |(gpu, at, doc): (String, i64, Option<String>)| {
+        Ok(HolderChange {
+            at: Timestamp(at),
+            gpu: gpu.into(),
+            holder: doc.as_deref().map(from_json).transpose()?,
+        })
+    };
+    rows.into_iter().map(change).collect()
+}
+
+pub(super) async fn journal(
+    readers: &Pool,
+    after: JournalPosition,
+    limit: usize,
+) -> StoreResult<Vec<JournalRow>> {
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT position, entries FROM journal WHERE position > $1 ORDER BY position LIMIT $2",
+    )
+    .bind(after.0)
+    .bind(limit_of(limit))
+    .fetch_all(readers)
+    .await?;
+    let row = |(position, entries): (i64, Vec<u8>)| {
+        Ok((JournalPosition(position), journal::decode(&entries)?))
+    };
+    rows.into_iter().map(row).collect()
+}
+
+pub(super) fn limit_of(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> StoreResult<T> {
+    serde_json::from_str(text).map_err(|error| bad_json(&error))
+}

@@ -1,0 +1,99 @@
+//! The connection that writes.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use entrenar::gpu::NodeId;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::flush::{self, Memory};
+use super::{decide, retain};
+use crate::incident::Decision;
+use crate::store::retain::Old;
+use crate::store::writer::Hand;
+use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreResult};
+
+pub(super) struct SqliteHand {
+    connection: SqliteConnection,
+    /// Held as long as the connection.
+    _lock: File,
+    memory: Memory,
+}
+
+impl SqliteHand {
+    pub(super) fn new(
+        connection: SqliteConnection,
+        lock: File,
+        n_chunks_lost: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            connection,
+            _lock: lock,
+            memory: Memory {
+                n_chunks_lost,
+                ..Memory::default()
+            },
+        }
+    }
+
+    /// The newest journal row ever, even if it is forgotten by now.
+    pub(super) async fn newest_position(&mut self) -> StoreResult<JournalPosition> {
+        flush::newest_position(&mut self.connection).await
+    }
+
+    fn after<T>(&mut self, done: StoreResult<T>) -> StoreResult<T> {
+        if done.is_err() {
+            // A number may have been given out in what was rolled back.
+            self.memory.numbers.clear();
+        }
+        done
+    }
+}
+
+impl Hand for SqliteHand {
+    async fn decide(&mut self, decision: Decision) -> StoreResult<()> {
+        decide::decide(&mut self.connection, decision).await
+    }
+
+    async fn record_attempts(&mut self, attempts: Vec<Attempt>) -> StoreResult<()> {
+        decide::record_attempts(&mut self.connection, attempts).await
+    }
+
+    async fn keep_chunks(&mut self, sealed: Vec<SealedChunk>) -> StoreResult<()> {
+        let done = flush::keep_chunks(&mut self.connection, &mut self.memory, sealed).await;
+        self.after(done)
+    }
+
+    async fn keep(
+        &mut self,
+        flush: Flush,
+        newest: JournalPosition,
+    ) -> StoreResult<Option<JournalPosition>> {
+        let done = flush::keep(&mut self.connection, &mut self.memory, flush, newest).await;
+        self.after(done)
+    }
+
+    async fn forget_journal(&mut self, last: JournalPosition) -> StoreResult<bool> {
+        flush::forget_journal(&mut self.connection, last).await
+    }
+
+    async fn forget_node(&mut self, node: NodeId) -> StoreResult<()> {
+        flush::forget_node(&mut self.connection, &node).await
+    }
+
+    async fn drop_some(&mut self, old: Old) -> StoreResult<(u64, bool)> {
+        retain::drop_some(&mut self.connection, old).await
+    }
+
+    #[cfg(test)]
+    async fn execute(&mut self, sql: &'static str) -> StoreResult<()> {
+        sqlx::raw_sql(sql).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    async fn close(self) -> StoreResult<()> {
+        Ok(self.connection.close().await?)
+    }
+}

@@ -1,0 +1,49 @@
+//! Chunks of one GPU.
+
+use entrenar::gpu::GpuUuid;
+use entrenar::unit::Timestamp;
+use sqlx::SqlitePool;
+
+use crate::store::history::{ChunkRow, chunk, possible_starts};
+use crate::store::{SealedChunk, StoreResult};
+
+/// Each possible key is looked up.
+pub(super) async fn chunks(
+    readers: &SqlitePool,
+    gpu: GpuUuid,
+    from: Timestamp,
+    to: Timestamp,
+) -> StoreResult<Vec<SealedChunk>> {
+    let mut tx = readers.begin().await?;
+    let number: Option<i64> = sqlx::query_scalar("SELECT id FROM gpu WHERE uuid = $1")
+        .bind(gpu.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
+        "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk)",
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let (Some(number), Some((first, last))) = (number, ends.0.zip(ends.1)) else {
+        return Ok(Vec::new());
+    };
+    let lengths: Vec<i64> =
+        sqlx::query_scalar("SELECT length_ms FROM gpu_stretch WHERE gpu_id = $1")
+            .bind(number)
+            .fetch_all(&mut *tx)
+            .await?;
+    let (first, last) = (Timestamp(first.max(from.0)), Timestamp(last.min(to.0)));
+    let starts = possible_starts(&gpu, lengths, first, last);
+    let rows: Vec<ChunkRow> = sqlx::query_as(
+        "SELECT stretch_ms, length_ms, from_ms, to_ms, n_samples, blob
+         FROM json_each($1) AS start CROSS JOIN chunk ON stretch_ms = start.value AND gpu_id = $2
+         WHERE from_ms <= $3 AND $4 <= to_ms ORDER BY from_ms",
+    )
+    .bind(serde_json::Value::from(starts).to_string())
+    .bind(number)
+    .bind(to.0)
+    .bind(from.0)
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| chunk(&gpu, row)).collect())
+}

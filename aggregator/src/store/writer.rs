@@ -1,0 +1,314 @@
+//! The one task that writes to a database, and the way to it. Decisions go before any waiting commit, and between the
+//! slices of a long one. What writing means is the database's own: [`Hand`].
+
+use std::fmt;
+
+use entrenar::gpu::NodeId;
+use entrenar::unit::Timestamp;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::{
+    Attempt, Durable, Flush, JournalPosition, SealedChunk, StoreError, StoreResult, retain::Old,
+};
+use crate::incident::Decision;
+
+/// Decisions and attempts that wait for the writer. When it is full, whoever decides waits: nothing is dropped.
+const URGENT_QUEUE: usize = 256;
+
+/// Commits and slices of retention that wait for the writer. When it is full, the line waits, stops reading its streams, and
+/// the agents' spools absorb.
+const PATIENT_QUEUE: usize = 16;
+
+/// Chunks in one transaction: with the bytes below, at most some 20 ms for the writer.
+const SLICE_CHUNKS: usize = 32;
+/// Blob bytes in one transaction of chunks, unless one alone is longer.
+const SLICE_BYTES: usize = 1024 * 1024;
+
+/// One connection that writes. Each method is one transaction, or a few where it says so.
+pub(super) trait Hand: Send + 'static {
+    /// See [`super::Store::decide`].
+    fn decide(&mut self, decision: Decision) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// See [`super::Store::record_attempts`].
+    fn record_attempts(
+        &mut self,
+        attempts: Vec<Attempt>,
+    ) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// Keeps some chunks; a stretch that is there already is merged with what is new.
+    fn keep_chunks(
+        &mut self,
+        sealed: Vec<SealedChunk>,
+    ) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// Everything of a flush but its chunks and what it forgets. `newest`: the newest journal row so far. Answers the
+    /// position of its journal.
+    fn keep(
+        &mut self,
+        flush: Flush,
+        newest: JournalPosition,
+    ) -> impl Future<Output = StoreResult<Option<JournalPosition>>> + Send;
+
+    /// Deletes some journal rows up to `last`; answers whether there are more.
+    fn forget_journal(
+        &mut self,
+        last: JournalPosition,
+    ) -> impl Future<Output = StoreResult<bool>> + Send;
+
+    /// See [`super::Store::forget_node`].
+    fn forget_node(&mut self, node: NodeId) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// Drops one slice of what is old; answers how many rows that count are gone, and whether there are more.
+    fn drop_some(&mut self, old: Old) -> impl Future<Output = StoreResult<(u64, bool)>> + Send;
+
+    /// Runs statements, for tests.
+    #[cfg(test)]
+    fn execute(&mut self, sql: &'static str) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// Lets go of the database in good order.
+    fn close(self) -> impl Future<Output = StoreResult<()>> + Send;
+}
+
+type Answer<T> = oneshot::Sender<StoreResult<T>>;
+
+/// What people wait for.
+enum Urgent {
+    Decide(Decision, Answer<()>),
+    Attempts(Vec<Attempt>, Answer<()>),
+}
+
+/// What may wait a little.
+enum Patient {
+    Commit(Box<Flush>, Answer<Durable>),
+    /// One slice.
+    Retain(Old, Answer<(u64, bool)>),
+    ForgetNode(NodeId, Answer<()>),
+    Close,
+    #[cfg(test)]
+    Execute(&'static str, Answer<()>),
+}
+
+/// The way to the task that writes.
+pub(super) struct Writer {
+    urgent: mpsc::Sender<Urgent>,
+    patient: mpsc::Sender<Patient>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Starts the task. `newest`: the newest journal row ever, even if it is forgotten by now.
+    pub(super) fn start(hand: impl Hand, newest: JournalPosition) -> Self {
+        let (urgent, urgent_jobs) = mpsc::channel(URGENT_QUEUE);
+        let (patient, patient_jobs) = mpsc::channel(PATIENT_QUEUE);
+        let work = Work {
+            hand,
+            urgent: urgent_jobs,
+            patient: patient_jobs,
+            newest,
+            forget: None,
+        };
+        Self {
+            urgent,
+            patient,
+            task: Mutex::new(Some(tokio::spawn(work.run()))),
+        }
+    }
+
+    pub(super) async fn commit(&self, flush: Flush) -> StoreResult<Durable> {
+        self.patiently(|answer| Patient::Commit(Box::new(flush), answer))
+            .await
+    }
+
+    pub(super) async fn decide(&self, decision: Decision) -> StoreResult<()> {
+        self.urgently(|answer| Urgent::Decide(decision, answer))
+            .await
+    }
+
+    pub(super) async fn record_attempts(&self, attempts: Vec<Attempt>) -> StoreResult<()> {
+        self.urgently(|answer| Urgent::Attempts(attempts, answer))
+            .await
+    }
+
+    pub(super) async fn forget_node(&self, node: NodeId) -> StoreResult<()> {
+        self.patiently(|answer| Patient::ForgetNode(node, answer))
+            .await
+    }
+
+    /// Drops what is old slice by slice; commits go in between.
+    pub(super) async fn drop_old(
+        &self,
+        chunks_before: Timestamp,
+        incidents_before: Timestamp,
+    ) -> StoreResult<u64> {
+        let mut total = 0;
+        for old in Old::all(chunks_before, incidents_before) {
+            loop {
+                let (gone, more) = self
+                    .patiently(|answer| Patient::Retain(old, answer))
+                    .await?;
+                total += gone;
+                if !more {
+                    break;
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    #[cfg(test)]
+    pub(super) async fn execute(&self, sql: &'static str) -> StoreResult<()> {
+        self.patiently(|answer| Patient::Execute(sql, answer)).await
+    }
+
+    /// Finishes what is queued and lets go of the database. Later writes are refused as unavailable.
+    pub(super) async fn close(&self) {
+        // A writer that is gone already has closed everything.
+        let _ = self.patient.send(Patient::Close).await;
+        if let Some(task) = self.task.lock().await.take() {
+            let _ = task.await;
+        }
+    }
+
+    async fn urgently<T>(&self, job: impl FnOnce(Answer<T>) -> Urgent) -> StoreResult<T> {
+        let (answer, answered) = oneshot::channel();
+        self.urgent.send(job(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    async fn patiently<T>(&self, job: impl FnOnce(Answer<T>) -> Patient) -> StoreResult<T> {
+        let (answer, answered) = oneshot::channel();
+        self.patient.send(job(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("the database is closed".into())
+}
+
+/// The task.
+struct Work<H> {
+    hand: H,
+    urgent: mpsc::Receiver<Urgent>,
+    patient: mpsc::Receiver<Patient>,
+    newest: JournalPosition,
+    /// Journal rows up to this one are to be deleted when there is time.
+    forget: Option<JournalPosition>,
+}
+
+impl<H: Hand> Work<H> {
+    /// Until told to close, or nobody is left who could ask.
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(job) = self.urgent.recv() => self.do_urgent(job).await,
+                Some(job) = self.patient.recv() => match job {
+                    Patient::Close => break,
+                    job => self.do_patient(job).await,
+                },
+                () = std::future::ready(()), if self.forget.is_some() => self.forget_some().await,
+                else => break,
+            }
+        }
+        self.urgent_first().await;
+        if let Err(error) = self.hand.close().await {
+            warn!(%error, "could not close the database in good order");
+        }
+    }
+
+    /// Does everything urgent that waits.
+    async fn urgent_first(&mut self) {
+        while let Ok(job) = self.urgent.try_recv() {
+            self.do_urgent(job).await;
+        }
+    }
+
+    /// Whoever asked may have gone away; the work is done all the same.
+    async fn do_urgent(&mut self, job: Urgent) {
+        match job {
+            Urgent::Decide(decision, answer) => {
+                let _ = answer.send(self.hand.decide(decision).await);
+            }
+            Urgent::Attempts(attempts, answer) => {
+                let _ = answer.send(self.hand.record_attempts(attempts).await);
+            }
+        }
+    }
+
+    async fn do_patient(&mut self, job: Patient) {
+        match job {
+            Patient::Commit(flush, answer) => {
+                let _ = answer.send(self.commit(*flush).await);
+                if self.forget.is_some() {
+                    self.forget_some().await;
+                }
+            }
+            Patient::Retain(old, answer) => {
+                let _ = answer.send(self.hand.drop_some(old).await);
+            }
+            Patient::ForgetNode(node, answer) => {
+                let _ = answer.send(self.hand.forget_node(node).await);
+            }
+            Patient::Close => {}
+            #[cfg(test)]
+            Patient::Execute(sql, answer) => {
+                let _ = answer.send(self.hand.execute(sql).await);
+            }
+        }
+    }
+
+    /// Chunks first, in transactions of their own: they hold only samples that are durable in the journal, and keeping one
+    /// twice is harmless, so a crash in between costs nothing. Then the rest in one transaction. Forgetting journal rows
+    /// comes last and in slices: a row too many is harmless as well.
+    async fn commit(&mut self, mut flush: Flush) -> StoreResult<Durable> {
+        let mut sealed = std::mem::take(&mut flush.sealed);
+        while !sealed.is_empty() {
+            let rest = sealed.split_off(slice_length(&sealed));
+            self.urgent_first().await;
+            self.hand.keep_chunks(sealed).await?;
+            sealed = rest;
+        }
+        let forget = flush.forget_journal.take();
+        if flush != Flush::default() {
+            self.urgent_first().await;
+            let position = self.hand.keep(flush, self.newest).await?;
+            self.newest = position.unwrap_or(self.newest);
+        }
+        self.forget = self.forget.max(forget);
+        Ok(Durable {
+            position: self.newest,
+        })
+    }
+
+    /// A slice of what is to be forgotten. A failure is tried again with the next flush that forgets.
+    async fn forget_some(&mut self) {
+        let Some(last) = self.forget else { return };
+        match self.hand.forget_journal(last).await {
+            Ok(true) => {}
+            Ok(false) => self.forget = None,
+            Err(error) => {
+                warn!(%error, "could not forget old journal rows");
+                self.forget = None;
+            }
+        }
+    }
+}
+
+/// How many chunks, at least one, go into the next transaction.
+fn slice_length(sealed: &[SealedChunk]) -> usize {
+    let mut bytes = 0;
+    let fitting = sealed.iter().take(SLICE_CHUNKS).take_while(|chunk| {
+        bytes += chunk.blob.len();
+        bytes <= SLICE_BYTES
+    });
+    fitting.count().max(1)
+}

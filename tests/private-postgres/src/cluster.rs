@@ -1,0 +1,213 @@
+//! A private server.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+
+use crate::{Database, SKIP, keeper, on, programs};
+
+/// Folders of servers: this, and the number of the process that made them. Not in `target/`, which another user may not
+/// be able to enter, and short: the path of a socket is.
+const PREFIX: &str = "entrenar-pg-";
+
+/// Starts the server, and ends it with us: SIGINT comes when the process that made it is gone, and takes the folder
+/// along; SIGTERM is [`Cluster::stop`].
+const SCRIPT: &str = r#"
+home=$1; shift
+"$@" & server=$!
+trap 'kill -QUIT $server; wait $server; rm -rf "$home"; exit' INT
+trap 'kill -QUIT $server; wait $server; exit' TERM
+wait $server
+"#;
+
+/// Settings that make it quick: nothing of it must survive a crash of the machine.
+const QUICK: [&str; 3] = ["fsync=off", "full_page_writes=off", "autovacuum=off"];
+
+/// A server with data of its own. Dropped, it ends and its data is gone.
+pub struct Cluster {
+    home: TempDir,
+    programs: PathBuf,
+    user: Option<User>,
+    settings: Vec<String>,
+    server: Mutex<Option<Child>>,
+}
+
+/// Whom the server runs as: it refuses to run as root.
+#[derive(Clone, Copy)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl Cluster {
+    /// One for many tests. `None`: the test is to be skipped.
+    ///
+    /// Panics with what to install when there is no Postgres.
+    pub fn quick() -> Option<Self> {
+        Self::start_with(&QUICK)
+    }
+
+    /// One that syncs, for tests that stop it, and see what is left.
+    pub fn durable() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    fn start_with(settings: &[&str]) -> Option<Self> {
+        if std::env::var(SKIP).is_ok_and(|value| value == "1") {
+            println!("skipped: needs the Debian package postgresql ({SKIP}=1)");
+            return None;
+        }
+        let Some(programs) = programs::found() else {
+            panic!(
+                "Postgres is missing: run `cargo xtask test`, which installs the Debian package postgresql, \
+                 name its folder in PG_BINDIR, name a server in TEST_DATABASE_URL, or set {SKIP}=1"
+            );
+        };
+        sweep();
+        let user = unprivileged();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let home = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in("/tmp")
+            .expect("a folder in /tmp");
+        if let Some(User { uid, gid }) = &user {
+            chown(home.path(), Some(*uid), Some(*gid)).expect("given away");
+        }
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).expect("set");
+        let cluster = Self {
+            home,
+            programs,
+            user,
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            server: Mutex::new(None),
+        };
+        cluster.init();
+        cluster.start();
+        Some(cluster)
+    }
+
+    /// A fresh database on it.
+    pub async fn database(&self) -> Database {
+        on(&self.options(), false).await
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(self.home.path())
+            .username("postgres")
+            .database("postgres")
+    }
+
+    fn init(&self) {
+        let mut command = Command::new(self.programs.join("initdb"));
+        command.args(["--no-sync", "--no-instructions", "--auth=trust"]);
+        command.args(["--encoding=UTF8", "--locale=C", "--username=postgres"]);
+        command.arg("--pgdata").arg(self.data());
+        if let Some(User { uid, gid }) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        let made = command.current_dir("/").output().expect("initdb runs");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "initdb: {said}");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Starts it, again after [`Cluster::stop`]. It may take a moment until it answers.
+    pub fn start(&self) {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "INT"]);
+        if let Some(User { uid, gid }) = self.user {
+            command.arg(format!("--reuid={uid}"));
+            command.arg(format!("--regid={gid}")).arg("--clear-groups");
+        }
+        command.args(["sh", "-c", SCRIPT, "sh"]);
+        command.arg(self.home.path());
+        command.arg(self.programs.join("postgres"));
+        command.arg("-D").arg(self.data());
+        command.arg("-k").arg(self.home.path());
+        for setting in ["listen_addresses=", "max_connections=200"] {
+            command.args(["-c", setting]);
+        }
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("log"))
+            .expect("a log");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command.current_dir("/");
+        let server = keeper::spawn(command).expect("setpriv runs");
+        *self.server() = Some(server);
+    }
+
+    /// Stops it at once, as a crash would: connections break, and the next start recovers.
+    pub fn stop(&self) {
+        if let Some(mut server) = self.server().take() {
+            let pid = server.id().to_string();
+            let sent = Command::new("kill").args(["-TERM", &pid]).status();
+            assert!(sent.expect("kill runs").success());
+            server.wait().expect("it ends");
+        }
+    }
+
+    fn server(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// `None`: we are not root ourselves.
+fn unprivileged() -> Option<User> {
+    use std::os::unix::fs::MetadataExt as _;
+    let ourselves = fs::metadata("/proc/self").expect("Linux").uid();
+    if ourselves != 0 {
+        return None;
+    }
+    let accounts = fs::read_to_string("/etc/passwd").expect("accounts");
+    let account = |name: &str| {
+        let line = accounts
+            .lines()
+            .find(|l| l.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2).map(|field| field.parse().ok());
+        Some(User {
+            uid: fields.next()??,
+            gid: fields.next()??,
+        })
+    };
+    let user = account("postgres").or_else(|| account("nobody"));
+    Some(user.expect("an account without privileges"))
+}
+
+/// Removes what is left of processes that were killed together with what would have removed it.
+fn sweep() {
+    for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another process may be sweeping too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
