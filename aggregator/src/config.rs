@@ -15,7 +15,8 @@ pub struct Config {
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub cluster: String,
 
-    /// Where the time series and incidents are kept: `sqlite:PATH`. By default `entrenar.db` in the data directory.
+    /// Where the time series and incidents are kept: `sqlite:PATH`, or `postgres://USER@HOST/DATABASE`. By default
+    /// `entrenar.db` in the data directory.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
 

@@ -8,6 +8,7 @@
 
 pub mod certs;
 pub mod config;
+mod database;
 mod leave;
 mod reload;
 mod run;

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::access::{Access, Protection, may_listen};
 use crate::andon::RuleBook;
 use crate::config::Config;
+use crate::database::Database;
 use crate::ingest::Ingest;
 use crate::leave::Leave;
 use crate::line::driver::{Driver, LineHandle};
@@ -37,7 +38,6 @@ use crate::notify::post::Poster;
 use crate::notify::receivers::Receivers;
 use crate::reload::{Reload, RulesFile};
 use crate::status::Vitals;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{JournalPosition, Store};
 use crate::web::{Live, Web};
 use crate::{access, tls, web};
@@ -86,6 +86,8 @@ pub struct Running {
     pub line: LineHandle,
     /// Notified: the rules file is looked at.
     pub reload: Arc<Notify>,
+    /// Cancelled when another aggregator has the database: this one must end.
+    pub superseded: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -100,7 +102,7 @@ impl Running {
     }
 }
 
-/// Starts an aggregator; it serves when this returns.
+/// Starts an aggregator; it serves when this returns. While a Postgres is away it waits, and only says so on `/readyz`.
 pub async fn start(
     config: Config,
     clock: Arc<dyn Clock>,
@@ -111,6 +113,7 @@ pub async fn start(
     let people = load_access(&config)?;
     check_listeners(&config, &people)?;
     let (rules_file, rules) = load_rules(&config)?;
+    let database = Database::of(&config).map_err(configuration)?;
     let http = bind("HTTP", "--http", config.http).await?;
     let grpc = bind("gRPC", "--grpc", config.grpc).await?;
     let (http_at, grpc_at) = (local(&http)?, local(&grpc)?);
@@ -122,7 +125,9 @@ pub async fn start(
     let receivers = load_receivers(&config)?;
     let poster = Poster::new(receivers.proxy.as_ref()).map_err(configuration)?;
 
-    let store = open_store(&config).await?;
+    let https = tls::for_http(&config).map_err(StartError::Configuration)?;
+    let (opened, http) = database.open(http, https.clone()).await?;
+    let store = opened.store;
     let line_config = LineConfig {
         cluster: config.cluster.clone(),
         rules,
@@ -207,7 +212,6 @@ pub async fn start(
         gate: web::Gate::default(),
         stop: stop.clone(),
     });
-    let https = tls::for_http(&config).map_err(StartError::Configuration)?;
     let served = web::serve(http, https, web::router(web), stop.clone());
     tasks.push(tokio::spawn(async move {
         if let Err(error) = served.await {
@@ -225,6 +229,7 @@ pub async fn start(
         grpc: grpc_at,
         line,
         reload,
+        superseded: opened.superseded,
         tasks,
     })
 }
@@ -298,31 +303,6 @@ fn default_url(config: &Config, http: SocketAddr) -> String {
         "http"
     };
     format!("{scheme}://{http}")
-}
-
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let path = match config.database_url.as_deref() {
-        None => config.data_dir.join("entrenar.db"),
-        Some(url) => match url.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => path.trim_start_matches("//").into(),
-            _ => {
-                return Err(configuration(anyhow!(
-                    "--database-url {}: this build keeps data in SQLite only: give sqlite:PATH",
-                    url.split(':').next().unwrap_or_default()
-                )));
-            }
-        },
-    };
-    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("could not make the data directory {}", dir.display()))
-            .map_err(StartError::Failed)?;
-    }
-    let store = SqliteStore::open(&path)
-        .await
-        .with_context(|| format!("could not open the database {}", path.display()))
-        .map_err(StartError::Failed)?;
-    Ok(Arc::new(store))
 }
 
 /// Snapshot and journal become a line again.
@@ -438,19 +418,32 @@ pub fn run_until_signal(config: Config) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
-        let running = start(config, Arc::new(SystemClock), stop.clone()).await?;
-        let leave = Leave::listen().map_err(StartError::Failed)?;
+        let asked = Leave::listen().map_err(StartError::Failed)?.asked();
+        tokio::pin!(asked);
+        let running = tokio::select! {
+            running = start(config, Arc::new(SystemClock), stop.clone()) => running?,
+            () = &mut asked => return Ok(()),
+        };
         let hangups = hangups().map_err(StartError::Failed)?;
         tokio::spawn(pass_on(hangups, Arc::clone(&running.reload)));
         println!("ready http={} grpc={}", running.http, running.grpc);
-        leave.asked().await;
-        info!("leaving");
+        let superseded = running.superseded.clone();
+        tokio::select! {
+            () = asked => info!("leaving"),
+            () = superseded.cancelled() => {}
+        }
         stop.cancel();
         if tokio::time::timeout(LEAVE_WITHIN, running.ended())
             .await
             .is_err()
         {
             warn!("did not end in time; what is not committed, agents send again");
+        }
+        if superseded.is_cancelled() {
+            return Err(StartError::Failed(anyhow!(
+                "another aggregator took the database while this one had lost it: what this one knows is out of date. \
+                 Start it again; it waits until the other one ends"
+            )));
         }
         Ok(())
     });

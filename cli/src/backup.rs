@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use entrenar_aggregator::store::postgres::Address;
 use entrenar_aggregator::store::sqlite;
 
 #[derive(clap::Args)]
@@ -16,12 +17,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
+    if Address::is_meant_by(&args.database_url) {
+        eprintln!(
+            "error: --database-url: Postgres is backed up by its own tools, for example `pg_dump --format=custom --file={} URL`; \
+             pg_basebackup and WAL archiving lose less (docs/postgres.md)",
+            args.output.display()
+        );
+        return ExitCode::from(2);
+    }
     let Some(path) = args
         .database_url
         .strip_prefix("sqlite:")
         .filter(|p| !p.is_empty())
     else {
-        eprintln!("error: --database-url: this build copies SQLite only: give sqlite:PATH");
+        eprintln!("error: --database-url: give sqlite:PATH");
         return ExitCode::from(2);
     };
     let path = path.strip_prefix("//").unwrap_or(path);

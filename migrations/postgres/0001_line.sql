@@ -111,6 +111,9 @@ CREATE TABLE holder_change (
     PRIMARY KEY (gpu_id, at_ms, node_id)
 );
 
+-- For the retention, which looks every minute.
+CREATE INDEX holder_change_at ON holder_change (at_ms);
+
 -- The engine's memory: the newest only.
 CREATE TABLE engine_snapshot (
     id BIGINT PRIMARY KEY CHECK (id = 1),

@@ -410,9 +410,14 @@ fn a_start_that_cannot_be_says_why_and_how_to_mend_it() {
     check(&["--http", "0.0.0.0:0"], 2, &["--tls-cert", "--insecure"]);
     check(&["--retention-raw", "soon"], 2, &["retention-raw"]);
     check(
-        &["--database-url", "postgres://somewhere"],
+        &["--database-url", "mysql://somewhere"],
         2,
-        &["sqlite:PATH"],
+        &["sqlite:PATH", "postgres://"],
+    );
+    check(
+        &["--database-url", "postgres://somewhere/fleet?passwd=secret"],
+        2,
+        &["--database-url", "`passwd`"],
     );
 
     let file = |name: &str, text: &str| {

@@ -49,6 +49,12 @@ const NEEDS: &[Need] = &[
         how: How::Installed,
     },
     Need {
+        program: "initdb",
+        package: "postgresql",
+        what_for: "private Postgres servers; or name one in TEST_DATABASE_URL",
+        how: How::Installed,
+    },
+    Need {
         program: "node",
         package: "nodejs",
         what_for: "building and testing the board",
@@ -61,6 +67,12 @@ const NEEDS: &[Need] = &[
         how: How::Installed,
     },
 ];
+
+/// Where Debian has the programs of Postgres, by version and not in `PATH`.
+const POSTGRES: &str = "/usr/lib/postgresql";
+
+/// Where a Postgres server is named that tests use instead of one of their own.
+const SERVERS: [&str; 2] = ["TEST_DATABASE_URL", "DATABASE_URL"];
 
 /// Oldest node that the board's build tool runs on.
 const NODE: (u32, u32) = (20, 19);
@@ -85,16 +97,27 @@ pub(crate) fn missing() -> Vec<String> {
 }
 
 fn absent() -> Vec<&'static Need> {
+    let named = |need: &Need| {
+        need.package == "postgresql" && SERVERS.iter().any(|name| std::env::var_os(name).is_some())
+    };
     NEEDS
         .iter()
-        .filter(|need| !is_there(need.program))
+        .filter(|need| !is_there(need.program) && !named(need))
         .collect()
 }
 
 fn is_there(program: &str) -> bool {
     std::env::split_paths(&path())
         .chain([unpacked().join("usr/bin")])
+        .chain(std::env::var_os("PG_BINDIR").map(PathBuf::from))
+        .chain(postgres())
         .any(|dir| dir.join(program).is_file())
+}
+
+/// Each version's programs.
+fn postgres() -> impl Iterator<Item = PathBuf> {
+    let versions = fs::read_dir(POSTGRES).into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin"))
 }
 
 /// Where packages are unpacked. Tests look there after `PATH` (`entrenar_tests::external`).

@@ -29,6 +29,9 @@ wait $server
 /// Settings that make it quick: nothing of it must survive a crash of the machine.
 const QUICK: [&str; 3] = ["fsync=off", "full_page_writes=off", "autovacuum=off"];
 
+/// The one user that must show a password; make it first. All others are trusted.
+pub const GUARDED: &str = "guarded";
+
 /// A server with data of its own. Dropped, it ends and its data is gone.
 pub struct Cluster {
     home: TempDir,
@@ -115,6 +118,10 @@ impl Cluster {
         let made = command.current_dir("/").output().expect("initdb runs");
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "initdb: {said}");
+        let access = self.data().join("pg_hba.conf");
+        let rest = fs::read_to_string(&access).expect("made by initdb");
+        let guarded = format!("local all {GUARDED} scram-sha-256\n{rest}");
+        fs::write(&access, guarded).expect("written");
     }
 
     fn data(&self) -> PathBuf {

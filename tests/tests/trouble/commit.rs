@@ -194,6 +194,28 @@ async fn what_a_full_store_did_not_keep_is_not_acknowledged_and_kept_once_there_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_an_hour_costs_nothing_of_what_was_said_meanwhile() {
+    let store = Arc::new(MemoryStore::default());
+    let life = begin(&store).await;
+    let node = Node::named("n1");
+    let mut progress = life.hello(&node).await;
+    store.fail(Some(Failure::Unavailable));
+    for minute in 0..60 {
+        life.samples(&node, minute * 60 + 1..=minute * 60 + 60)
+            .await;
+        let early = timeout(Duration::from_mins(1), progress.changed()).await;
+        assert!(early.is_err(), "acknowledged: {progress:?}");
+    }
+    assert_eq!(progress.borrow().durable, []);
+
+    store.fail(None);
+    while progress.borrow().durable != [(1, 3600)] {
+        progress.changed().await.expect("the line lives");
+    }
+    assert_eq!(journalled(&store).await, (1..=3600).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_not_kept_when_the_power_went_is_asked_for_again() {
     let store = Arc::new(MemoryStore::default());
     let life = begin(&store).await;

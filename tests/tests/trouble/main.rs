@@ -5,6 +5,7 @@ mod clocks;
 mod commit;
 mod disk;
 mod host;
+mod postgres;
 mod receivers;
 mod wire;
 

@@ -9,11 +9,18 @@ pub(super) const OPEN_OR_HELD: &str = "SELECT doc FROM incident
         AND doc::jsonb ->> 'resolution' = 'closed')
     ORDER BY fired_at_ms, id";
 
-/// The newest change of each GPU.
-pub(super) const HOLDERS: &str = "SELECT uuid, at_ms, doc FROM gpu JOIN LATERAL
-    (SELECT at_ms, doc FROM holder_change WHERE gpu_id = gpu.id AND node_id = gpu.node_id
-     ORDER BY at_ms DESC LIMIT 1) AS newest ON true
-    ORDER BY uuid";
+/// The newest change of each GPU. Shards can answer it, each for its own.
+pub(super) const HOLDERS: &str = "SELECT uuid, at_ms, doc FROM
+    (SELECT DISTINCT ON (node_id, gpu_id) gpu_id, at_ms, doc FROM holder_change
+     ORDER BY node_id, gpu_id, at_ms DESC) AS newest
+    JOIN gpu ON gpu.id = gpu_id ORDER BY uuid";
+
+/// Changes before $1 that are not the newest of their GPU, which still says who holds it; $2 of them.
+pub(super) const DROP_HOLDERS: &str = "DELETE FROM holder_change WHERE (node_id, gpu_id, at_ms) IN
+    (SELECT node_id, gpu_id, at_ms FROM holder_change AS old WHERE at_ms < $1 AND EXISTS
+        (SELECT 1 FROM holder_change AS newer WHERE newer.node_id = old.node_id AND newer.gpu_id = old.gpu_id
+             AND newer.at_ms > old.at_ms)
+     LIMIT $2)";
 
 /// Incidents by every field of a filter, in its order; $8 is the limit, $9 the trial.
 pub(super) const INCIDENTS: &str = "SELECT doc FROM incident

@@ -4,7 +4,7 @@
 
 use entrenar::unit::Timestamp;
 
-use super::dialect::Connection;
+use super::dialect::{self, Connection};
 use super::space;
 use super::transaction::{begin, finish};
 use crate::store::StoreResult;
@@ -24,13 +24,9 @@ pub(super) async fn drop_some(db: &mut Connection, old: Old) -> StoreResult<(u64
                 (SELECT delivery_id FROM notice WHERE created_at_ms < $1 AND state <> 'pending' LIMIT $2)";
             delete(db, sql, before, SLICE_ROWS).await
         }
-        Old::Holders(before) => {
-            // The newest change of a GPU still says who holds it.
-            let sql = "DELETE FROM holder_change WHERE (gpu_id, at_ms) IN
-                (SELECT gpu_id, at_ms FROM holder_change AS old WHERE at_ms < $1 AND EXISTS
-                    (SELECT 1 FROM holder_change WHERE gpu_id = old.gpu_id AND at_ms > old.at_ms) LIMIT $2)";
-            delete(db, sql, before, SLICE_ROWS).await.map(uncounted)
-        }
+        Old::Holders(before) => delete(db, dialect::DROP_HOLDERS, before, SLICE_ROWS)
+            .await
+            .map(uncounted),
         Old::Cords(before) => {
             let sql = "DELETE FROM cord WHERE (rule, scope) IN
                 (SELECT rule, scope FROM cord AS old WHERE last_transition_at_ms < $1 AND NOT EXISTS

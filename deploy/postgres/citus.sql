@@ -1,0 +1,12 @@
+-- Spreads the history over the workers of a Citus cluster. Run it once, on the coordinator, in entrenar's database and
+-- as its owner, with the extension `citus` in place, after a first start has made the tables and while no aggregator runs.
+-- Why this is enough, and what was tested and what was not: docs/postgres.md.
+
+-- The samples: nearly all of the bytes. Days stay partitions, and are made and dropped as before.
+SELECT create_distributed_table('chunk', 'node_id');
+
+-- Who held which GPU when.
+SELECT create_distributed_table('holder_change', 'node_id', colocate_with => 'chunk');
+
+-- Everything else is small or short-lived and stays on the coordinator: the journal (until its samples are sealed, some
+-- 15 minutes), names and numbers of nodes and GPUs, agents' marks, the engine's snapshot, incidents, messages.
