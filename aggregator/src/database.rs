@@ -33,7 +33,7 @@ pub(crate) enum Database {
 /// A database in use.
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
-    /// Cancelled when it is another aggregator's.
+    /// Cancelled when it is another aggregator's, or no longer has what it had.
     pub(crate) superseded: CancellationToken,
 }
 

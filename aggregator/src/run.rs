@@ -86,7 +86,7 @@ pub struct Running {
     pub line: LineHandle,
     /// Notified: the rules file is looked at.
     pub reload: Arc<Notify>,
-    /// Cancelled when another aggregator has the database: this one must end.
+    /// Cancelled when what is known here is no longer what is in the database: this process must end.
     pub superseded: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -441,8 +441,8 @@ pub fn run_until_signal(config: Config) -> ExitCode {
         }
         if superseded.is_cancelled() {
             return Err(StartError::Failed(anyhow!(
-                "another aggregator took the database while this one had lost it: what this one knows is out of date. \
-                 Start it again; it waits until the other one ends"
+                "the database is another aggregator's by now, or came back older than it was (see the log): what this one \
+                 knows is out of date, and the next start begins with what is there"
             )));
         }
         Ok(())

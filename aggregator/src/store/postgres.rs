@@ -3,7 +3,7 @@
 //! Writes go through one task (`writer`) and one connection, which holds an advisory lock: who does not hold it cannot
 //! write, and a second aggregator waits. When the connection is lost, what was asked fails as unavailable and whoever
 //! asked tries again; the writer connects anew, less and less often, up to every few seconds. It goes on only if nobody
-//! else wrote meanwhile. Chunks rest in a partition for each day; retention drops whole days.
+//! else wrote meanwhile and nothing is missing. Chunks rest in a partition for each day; retention drops whole days.
 
 mod address;
 mod chunks;
@@ -90,8 +90,8 @@ impl PostgresStore {
         self.n_chunks_lost.load(Ordering::Relaxed)
     }
 
-    /// Cancelled when another aggregator took the database while this one had lost it. What this one knows is then out
-    /// of date, and it writes nothing more: begin again.
+    /// Cancelled when another aggregator took the database while this one had lost it, or when the database came back
+    /// without what it had. What this one knows is then out of date, and it writes nothing more: begin again.
     pub fn superseded(&self) -> CancellationToken {
         self.superseded.clone()
     }

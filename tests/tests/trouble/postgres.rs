@@ -1,7 +1,9 @@
 //! The same line on Postgres: a server that goes away and comes back, and a second aggregator beside the first.
 
 use std::path::Path;
+use std::process::Command;
 
+use entrenar_tests::external::program;
 use entrenar_tests::process::{Server, eventually, items, run};
 use entrenar_tests::receiver::Hooks;
 use entrenar_tests::talker::{Node, Talker};
@@ -154,6 +156,25 @@ async fn one_that_finds_no_database_waits_and_says_so_and_a_second_one_takes_ove
     assert!(talker.durable.contains(1), "{:?}", talker.durable);
     drop(talker);
     assert!(second.terminate().success());
+}
+
+#[tokio::test]
+async fn one_that_waits_leaves_when_it_is_told_to() {
+    let dir = directory();
+    let log = std::fs::File::create(dir.path().join("log")).expect("a log");
+    let mut waiting = Command::new(program("entrenar-aggregator"))
+        .args(["--database-url", "postgres://ann:hunter2@127.0.0.1:1/fleet"])
+        .args(super::FREE)
+        .stderr(log)
+        .spawn()
+        .expect("it starts");
+    let said = said(dir.path(), "log", "waiting for the database").await;
+    assert!(!said.contains("hunter2"), "{said}");
+    let pid = waiting.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(sent.expect("kill runs").success());
+    let left = tokio::task::spawn_blocking(move || waiting.wait());
+    assert!(left.await.expect("waited").expect("ended").success());
 }
 
 #[test]

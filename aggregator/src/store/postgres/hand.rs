@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::flush::Memory;
-use super::session::{self, Opened, Token};
+use super::session::{self, Found, Opened, Token};
 use super::{Address, chunks, decide, flush, retain};
 use crate::incident::Decision;
 use crate::store::retain::Old;
@@ -32,6 +32,8 @@ pub(super) struct PostgresHand {
     token: Token,
     link: Link,
     memory: Memory,
+    /// The newest journal row that is kept, unless it was forgotten since.
+    last: Option<JournalPosition>,
     superseded: CancellationToken,
 }
 
@@ -59,6 +61,7 @@ impl PostgresHand {
                 n_chunks_lost,
                 ..Memory::default()
             },
+            last: None,
             superseded,
         }
     }
@@ -90,15 +93,17 @@ impl PostgresHand {
 
     /// Whatever is in the way passes, or is put right while we wait: a password that was changed on the server too.
     async fn connect(&mut self) -> Result<PgConnection, String> {
-        match session::reopen(&self.address, self.token).await {
-            Ok(Some(connection)) => Ok(connection),
-            Ok(None) => {
-                self.superseded.cancel();
-                Err("another aggregator took the database meanwhile: restart this one".into())
+        let why = match session::reopen(&self.address, self.token, self.last).await {
+            Ok(Found::Same(connection)) => return Ok(connection),
+            Ok(Found::Taken) => "another aggregator took the database meanwhile",
+            Ok(Found::Older) => {
+                "the database is older than it was: a standby took over, or a backup was restored"
             }
-            Err(StoreError::Unavailable(why)) => Err(why),
-            Err(other) => Err(other.to_string()),
-        }
+            Err(StoreError::Unavailable(why)) => return Err(why),
+            Err(other) => return Err(other.to_string()),
+        };
+        self.superseded.cancel();
+        Err(format!("{why}: restart this aggregator"))
     }
 
     /// Lets go of a connection that can't be trusted any more. What was remembered may have been rolled back.
@@ -158,12 +163,15 @@ impl Hand for PostgresHand {
     ) -> StoreResult<Option<JournalPosition>> {
         let (db, memory) = self.up().await?;
         let done = timeout(PATIENCE, flush::keep(db, memory, flush, newest)).await;
-        self.settle(done)
+        let position = self.settle(done)?;
+        self.last = position.or(self.last);
+        Ok(position)
     }
 
     async fn forget_journal(&mut self, last: JournalPosition) -> StoreResult<bool> {
         let (db, _) = self.up().await?;
         let done = timeout(PATIENCE, flush::forget_journal(db, last)).await;
+        self.last = self.last.filter(|kept| last < *kept);
         self.settle(done)
     }
 

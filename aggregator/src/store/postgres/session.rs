@@ -74,15 +74,36 @@ pub(super) async fn open(address: &Address) -> StoreResult<Opened> {
     .await
 }
 
-/// Connects again; `None`: somebody else has signed since.
-pub(super) async fn reopen(address: &Address, token: Token) -> StoreResult<Option<PgConnection>> {
+/// Whether a database that was found again is still what it was.
+pub(super) enum Found {
+    Same(PgConnection),
+    /// Somebody else has signed since.
+    Taken,
+    /// A row that was committed is not there: a standby took over without it, or a backup was restored.
+    Older,
+}
+
+/// Connects again. `last`: a journal row that must be there.
+pub(super) async fn reopen(
+    address: &Address,
+    token: Token,
+    last: Option<JournalPosition>,
+) -> StoreResult<Found> {
     timely(address, async {
         let mut connection = locked(address).await?;
-        let ours: Option<bool> = sqlx::query_scalar("SELECT token = $1 FROM writer")
-            .bind(&token[..])
-            .fetch_optional(&mut connection)
-            .await?;
-        Ok((ours == Some(true)).then_some(connection))
+        let (ours, whole): (bool, bool) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM writer WHERE token = $1),
+                 $2 IS NULL OR EXISTS (SELECT FROM journal WHERE position = $2)",
+        )
+        .bind(&token[..])
+        .bind(last.map(|row| row.0))
+        .fetch_one(&mut connection)
+        .await?;
+        Ok(match (ours, whole) {
+            (true, true) => Found::Same(connection),
+            (true, false) => Found::Older,
+            (false, _) => Found::Taken,
+        })
     })
     .await
 }

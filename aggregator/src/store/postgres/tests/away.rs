@@ -116,10 +116,48 @@ async fn who_was_superseded_while_it_had_lost_the_database_writes_nothing_more()
     assert!(!first.superseded().is_cancelled(), "{refused}");
 
     second.close().await;
-    until_told(&first, "restart this one").await;
+    until_told(&first, "another aggregator took").await;
     assert!(first.superseded().is_cancelled());
     let third = open(&database).await.unwrap();
     assert_eq!(journalled(&third).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_database_that_lost_what_was_acknowledged_is_not_written_to_as_if_it_had_it() {
+    let Some((store, database)) = fresh().await else {
+        return;
+    };
+    for n in 0..3 {
+        store.commit(journal(n)).await.unwrap();
+    }
+    let mut operator = database.connect().await;
+    // As after a failover to a standby that had not received the newest row.
+    execute(
+        &mut operator,
+        "DELETE FROM journal WHERE position = (SELECT max(position) FROM journal)",
+    )
+    .await;
+    let _: i64 = ask(&mut operator, CUT_THE_WRITER).await;
+    until_told(&store, "older than it was").await;
+    assert!(store.superseded().is_cancelled());
+    let again = open(&database).await.unwrap();
+    assert_eq!(journalled(&again).await, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_row_that_was_forgotten_is_not_missed() {
+    let Some((store, database)) = fresh().await else {
+        return;
+    };
+    let forget = Flush {
+        forget_journal: Some(store.commit(journal(1)).await.unwrap().position),
+        ..Flush::default()
+    };
+    store.commit(forget).await.unwrap();
+    let mut operator = database.connect().await;
+    let _: i64 = ask(&mut operator, CUT_THE_WRITER).await;
+    commit(&store, journal(2)).await;
+    assert_eq!(journalled(&store).await, [2]);
 }
 
 /// Tries to commit until it is told this.
