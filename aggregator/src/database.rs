@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) enum Database {
     Sqlite(PathBuf),
-    Postgres(Address),
+    Postgres(Box<Address>),
 }
 
 /// A database in use.
@@ -45,7 +45,7 @@ impl Database {
         };
         if Address::is_meant_by(url) {
             let address = Address::parse(url).map_err(|why| anyhow!("--database-url: {why}"))?;
-            return Ok(Self::Postgres(address));
+            return Ok(Self::Postgres(Box::new(address)));
         }
         match url.strip_prefix("sqlite:") {
             Some(path) if !path.is_empty() => {

@@ -18,12 +18,19 @@ mod session;
 mod space;
 mod transaction;
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "one text for both databases, with types of each"
+)]
 #[path = "sql/decide.rs"]
 mod decide;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "sql/read.rs"]
 mod read;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "sql/retain.rs"]
 mod retain;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "sql/stories.rs"]
 mod stories;
 

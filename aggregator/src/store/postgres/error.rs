@@ -51,7 +51,10 @@ pub(super) fn of_connecting(address: &Address, error: sqlx::Error) -> StoreError
         sqlx::Error::Database(database) => database.message().to_owned(),
         other => other.to_string(),
     };
-    let code = error.as_database_error().and_then(|e| e.code());
+    let code = match &error {
+        sqlx::Error::Database(database) => database.code(),
+        _ => None,
+    };
     match (&error, code.as_deref()) {
         (_, Some(code::NO_DATABASE)) => StoreError::Refused(format!(
             "{text}: make it with `createdb {}`, owned by the user of --database-url",

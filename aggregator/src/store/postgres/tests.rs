@@ -209,7 +209,7 @@ async fn text_that_postgres_cannot_hold_stops_nobody() {
     };
     store.commit(flush).await.unwrap();
     let mut incident = crate::incident::testing::incident(
-        "n\01",
+        "n\u{0}1",
         crate::andon::Kind::ThermalThrottling,
         crate::andon::Severity::Warning,
     );
