@@ -35,6 +35,8 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
     /// Cancelled when it is another aggregator's, or no longer has what it had.
     pub(crate) superseded: CancellationToken,
+    /// What tells of waiting, where it had to. End it when there is something better to serve.
+    pub(crate) waiting: Option<Waiting>,
 }
 
 impl Database {
@@ -58,7 +60,7 @@ impl Database {
         }
     }
 
-    /// Opens it, and gives the listener back on which it told of waiting.
+    /// Opens it, and gives the listener back on which it may tell of waiting.
     pub(crate) async fn open(
         self,
         http: TcpListener,
@@ -77,8 +79,10 @@ impl Database {
                     warn!(%why, http = %at, "waiting for the database");
                 }
                 let later = wait(&address, why, &waiting).await;
-                waiting.end().await;
-                Ok((opened(&address, later)?, http))
+                let mut opened = opened(&address, later)?;
+                waiting.say("it is there, and its journal is read");
+                opened.waiting = Some(waiting);
+                Ok((opened, http))
             }
         }
     }
@@ -95,6 +99,7 @@ async fn open_sqlite(path: PathBuf) -> anyhow::Result<Opened> {
     Ok(Opened {
         store: Arc::new(store),
         superseded: CancellationToken::new(),
+        waiting: None,
     })
 }
 
@@ -110,6 +115,7 @@ fn opened(
     Ok(Opened {
         store: Arc::new(store),
         superseded,
+        waiting: None,
     })
 }
 

@@ -136,6 +136,9 @@ pub async fn start(
     let line = recover(&store, line_config, clock.as_ref())
         .await
         .map_err(StartError::Failed)?;
+    if let Some(waiting) = opened.waiting {
+        waiting.end().await;
+    }
 
     let live = Arc::new(Live::default());
     // Ends after the line, so that what the line still decides is recorded and told.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::web;
 
 /// The page, until it is ended.
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     why: watch::Sender<String>,
     stop: CancellationToken,
     served: JoinHandle<io::Result<()>>,
@@ -46,7 +46,7 @@ impl Waiting {
         self.why.send_replace(why.to_owned());
     }
 
-    pub(super) async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         // However it ended, it is over.
         let _ = self.served.await;

@@ -5,7 +5,7 @@ use private_postgres::Cluster;
 use super::*;
 use crate::andon::CordKey;
 
-const CUT_THE_WRITER: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+const CUT_THE_WRITER: &str = "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity
      WHERE datname = current_database() AND application_name = 'entrenar-aggregator'";
 
 fn decision(n: i64) -> Decision {
