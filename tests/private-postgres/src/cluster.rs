@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
-use crate::{Database, SKIP, keeper, on, programs};
+use crate::{Database, SKIP, is_skipped, keeper, on, programs};
 
 /// Folders of servers: this, and the number of the process that made them. Not in `target/`, which another user may not
 /// be able to enter, and short: the path of a socket is.
@@ -62,8 +62,7 @@ impl Cluster {
     }
 
     fn start_with(settings: &[&str]) -> Option<Self> {
-        if std::env::var(SKIP).is_ok_and(|value| value == "1") {
-            println!("skipped: needs the Debian package postgresql ({SKIP}=1)");
+        if is_skipped() {
             return None;
         }
         let Some(programs) = programs::found() else {

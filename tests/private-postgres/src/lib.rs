@@ -47,10 +47,22 @@ pub async fn database() -> Option<Database> {
         let server = PgConnectOptions::from_str(&url).expect("the URL of a Postgres server");
         return Some(on(&server, true).await);
     }
+    if is_skipped() {
+        return None;
+    }
     match SHARED.get_or_init(Cluster::quick) {
         Some(cluster) => Some(cluster.database().await),
         None => None,
     }
+}
+
+/// Whether tests of other programs are to be skipped, which is said then.
+fn is_skipped() -> bool {
+    let skipped = std::env::var(SKIP).is_ok_and(|value| value == "1");
+    if skipped {
+        println!("skipped: needs the Debian package postgresql ({SKIP}=1)");
+    }
+    skipped
 }
 
 /// Makes a database on a server.
@@ -58,7 +70,9 @@ async fn on(server: &PgConnectOptions, outlives_us: bool) -> Database {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let name = format!("entrenar_test_{pid}_{number}");
-    execute(server, format!("CREATE DATABASE {name}")).await;
+    // Nobody is ever connected to this template, and so nobody is in the way.
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+    execute(server, create).await;
     Database {
         url: server.clone().database(&name).to_url_lossy().to_string(),
         outlives_us: outlives_us.then(|| (server.clone(), name)),

@@ -67,6 +67,16 @@ async fn commit(store: &PostgresStore, flush: Flush) -> Durable {
     }
 }
 
+/// Drops what is older, again where somebody was in the way: the server's own vacuum too.
+async fn retained(store: &PostgresStore, before: Timestamp) -> u64 {
+    loop {
+        match store.retain(before, Timestamp(0)).await.unwrap() {
+            0 => tokio::task::yield_now().await,
+            gone => return gone,
+        }
+    }
+}
+
 const PARTITIONS: &str =
     "SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text)
      FROM pg_inherits WHERE inhparent = 'chunk'::regclass";
@@ -102,7 +112,7 @@ async fn days_are_made_ahead_dropped_whole_and_made_again_if_one_is_gone() {
     let midnight = Timestamp::from_secs(1_700_006_400);
     assert_eq!(store.retain(midnight, Timestamp(0)).await.unwrap(), 0);
     let morning = Timestamp::from_secs(1_700_006_400 + 3 * 3600);
-    assert_eq!(store.retain(morning, Timestamp(0)).await.unwrap(), 1);
+    assert_eq!(retained(&store, morning).await, 1);
     let days: String = ask(&mut look, PARTITIONS).await;
     assert_eq!(days, "chunk_20231115 chunk_20231117 chunk_20231118");
 
@@ -128,7 +138,7 @@ async fn a_dump_that_takes_hours_keeps_neither_new_days_nor_the_writer_waiting()
     store.commit(journal(1)).await.unwrap();
 
     execute(&mut dump, "COMMIT").await;
-    assert_eq!(store.retain(later, Timestamp(0)).await.unwrap(), 1);
+    assert_eq!(retained(&store, later).await, 1);
     assert_eq!(
         store.chunks(&old.gpu, old.from, new.to).await.unwrap(),
         [new]
