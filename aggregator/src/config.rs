@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use entrenar::config::duration;
 
+use crate::chunk::Profile;
+
 /// What the operator says. Every flag has an environment variable (`ENTRENAR_` and the flag in capitals) and a key in
 /// the `--config` file; precedence: flag, environment, file, default.
 #[derive(Args, Clone, Debug)]
@@ -47,6 +49,18 @@ pub struct Config {
     /// How long raw samples are kept.
     #[arg(long, default_value = "7d", value_name = "DURATION", value_parser = duration)]
     pub retention_raw: Duration,
+
+    /// How long their summaries by the minute are kept.
+    #[arg(long = "retention-1m", default_value = "90d", value_name = "DURATION", value_parser = duration)]
+    pub retention_1m: Duration,
+
+    /// How long their summaries by the hour are kept.
+    #[arg(long = "retention-1h", default_value = "730d", value_name = "DURATION", value_parser = duration)]
+    pub retention_1h: Duration,
+
+    /// How exactly history is kept: every digit, or what the sensors mean, in half the space.
+    #[arg(long, value_enum, default_value_t = Profile::Exact, value_name = "PROFILE")]
+    pub history_profile: Profile,
 
     /// Certificate chain of both servers, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -102,6 +116,9 @@ impl Config {
             receivers: None,
             external_url: None,
             retention_raw: Duration::from_hours(7 * 24),
+            retention_1m: Duration::from_hours(90 * 24),
+            retention_1h: Duration::from_hours(730 * 24),
+            history_profile: Profile::Exact,
             tls_cert: None,
             tls_key: None,
             tls_client_ca: None,

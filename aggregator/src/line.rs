@@ -21,6 +21,7 @@ use entrenar::report::{Batch, Body, Hello, HolderChange, Record, StreamId};
 use entrenar::unit::Timestamp;
 
 use crate::andon::{Engine, RuleBook};
+use crate::chunk::Profile;
 use crate::head::{Arrival, Group, Head, Pushed};
 use crate::incident::book::{BookError, IncidentBook};
 use crate::incident::{CloseReason, Decision, Incident};
@@ -42,6 +43,8 @@ pub struct LineConfig {
     pub cluster: String,
     pub rules: RuleBook,
     pub routes: Routes,
+    /// How exactly history is kept.
+    pub profile: Profile,
 }
 
 /// What must happen in the world because of what was taken in.
@@ -94,7 +97,7 @@ impl Line {
         Self {
             streams: HashMap::new(),
             nodes: BTreeMap::new(),
-            head: Head::default(),
+            head: Head::new(config.profile),
             engine: Engine::new(config.rules.clone(), &config.cluster),
             book: IncidentBook::new(&config.cluster, config.routes.clone()),
             counts: Counts::default(),

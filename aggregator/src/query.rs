@@ -101,11 +101,12 @@ pub async fn points(mut source: Source<'_>, budget: &mut Budget) -> Result<Vec<P
 /// One series in steps: `over` is shown every step that has a sample. The same for everyone who asks, wherever the
 /// series lies and in whatever pieces.
 pub async fn fold(
-    mut source: Source<'_>,
+    source: Source<'_>,
     steps: Steps,
     budget: &mut Budget,
     mut over: impl FnMut(&Closed),
 ) -> Result<(), QueryError> {
+    let mut source = source.in_steps(&steps, Vec::new());
     let mut fold = Fold::new(steps);
     while let Some(piece) = source.next(budget).await? {
         match piece {
@@ -118,15 +119,15 @@ pub async fn fold(
 }
 
 /// The same, each job for itself: a sample belongs to whoever held the GPU when it was taken. What a counter gained between
-/// the last sample of one holder and the first of the next is nobody's. A rollup belongs to whoever held the GPU when it began,
-/// so a source of rollups gives raw points where the holder changes.
+/// the last sample of one holder and the first of the next is nobody's.
 pub async fn fold_by_job(
-    mut source: Source<'_>,
+    source: Source<'_>,
     steps: Steps,
     holding: &Holding,
     budget: &mut Budget,
     mut over: impl FnMut(Option<&str>, &Closed),
 ) -> Result<(), QueryError> {
+    let mut source = source.in_steps(&steps, holding.changes());
     // One that goes on, and those of holders that may come back.
     let mut now: Option<(Option<&str>, Fold)> = None;
     let mut others: BTreeMap<Option<&str>, Fold> = BTreeMap::new();

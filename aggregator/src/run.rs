@@ -38,7 +38,7 @@ use crate::notify::post::Poster;
 use crate::notify::receivers::Receivers;
 use crate::reload::{Reload, RulesFile};
 use crate::status::Vitals;
-use crate::store::{JournalPosition, Store};
+use crate::store::{JournalPosition, Retention, Store};
 use crate::web::{Live, Web};
 use crate::{access, tls, web};
 
@@ -132,6 +132,7 @@ pub async fn start(
         cluster: config.cluster.clone(),
         rules,
         routes: receivers.routes(),
+        profile: config.history_profile,
     };
     let line = recover(&store, line_config, clock.as_ref())
         .await
@@ -221,12 +222,7 @@ pub async fn start(
             warn!(%error, "the HTTP server ended");
         }
     }));
-    tasks.push(tokio::spawn(retain(
-        store,
-        clock,
-        config.retention_raw,
-        stop,
-    )));
+    tasks.push(tokio::spawn(retain(store, clock, config, stop)));
     Ok(Running {
         http: http_at,
         grpc: grpc_at,
@@ -393,7 +389,7 @@ fn serve_grpc(
 async fn retain(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    raw: Duration,
+    config: Config,
     stop: CancellationToken,
 ) {
     loop {
@@ -402,7 +398,13 @@ async fn retain(
             () = tokio::time::sleep(RETAIN_EVERY) => {}
         }
         let now = clock.now();
-        match store.retain(now - raw, now - KEEP_INCIDENTS).await {
+        let retention = Retention {
+            chunks_before: now - config.retention_raw,
+            minutes_before: now - config.retention_1m,
+            hours_before: now - config.retention_1h,
+            incidents_before: now - KEEP_INCIDENTS,
+        };
+        match store.retain(retention).await {
             Ok(0) => {}
             Ok(n_dropped) => info!(n_dropped, "dropped what is older than the retention"),
             Err(error) => warn!(%error, "could not drop old data"),

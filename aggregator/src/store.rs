@@ -23,6 +23,8 @@ pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
+use std::time::Duration;
+
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::{Hello, HolderChange, StreamId};
 use entrenar::unit::Timestamp;
@@ -73,6 +75,39 @@ pub struct SealedChunk {
     pub to: Timestamp,
     pub n_samples: u32,
     pub blob: Vec<u8>,
+}
+
+/// A stored stretch of one GPU, summed up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRollup {
+    pub stretch: Timestamp,
+    /// First and last sample.
+    pub from: Timestamp,
+    pub to: Timestamp,
+    /// A blob of `rollup`; `None`: only its samples are stored.
+    pub blob: Option<Vec<u8>>,
+}
+
+/// How long what is kept: everything before these instants may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub chunks_before: Timestamp,
+    /// Sums by the minute and by the hour.
+    pub minutes_before: Timestamp,
+    pub hours_before: Timestamp,
+    /// Resolved incidents and settled notices.
+    pub incidents_before: Timestamp,
+}
+
+impl Retention {
+    /// Before when sums of this step may go.
+    pub fn before(&self, step: Duration) -> Timestamp {
+        if step < Duration::from_hours(1) {
+            self.minutes_before
+        } else {
+            self.hours_before
+        }
+    }
 }
 
 /// How far a stream is durable, with what is needed to know it again after a restart.
@@ -216,6 +251,15 @@ pub trait Store: Send + Sync + 'static {
         to: Timestamp,
     ) -> BoxFuture<'_, StoreResult<Vec<SealedChunk>>>;
 
+    /// The same stretches summed up by one step of `rollup::STEPS`, oldest first; also those whose chunk is dropped by now.
+    fn rollups(
+        &self,
+        gpu: &GpuUuid,
+        step: Duration,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>>;
+
     /// Changes of holder of these GPUs that say who held them between two instants: the one that holds at `from`, and those
     /// after it up to `to`; in any order. A store that keeps no history answers with the newest change of each.
     fn holders<'a>(
@@ -256,14 +300,9 @@ pub trait Store: Send + Sync + 'static {
     /// Records attempts and their outcome.
     fn record_attempts(&self, attempts: Vec<Attempt>) -> BoxFuture<'_, StoreResult<()>>;
 
-    /// Drops what is older than the retention: chunks before `chunks_before`, and resolved incidents and settled
-    /// notices before `incidents_before`. Works in slices that hold the writer for at most 20 ms. A store that drops
-    /// whole days keeps chunks up to a day longer.
-    fn retain(
-        &self,
-        chunks_before: Timestamp,
-        incidents_before: Timestamp,
-    ) -> BoxFuture<'_, StoreResult<u64>>;
+    /// Drops what is older than the retention. Works in slices that hold the writer for at most 20 ms. A store that
+    /// drops whole partitions keeps what is in them a partition longer: chunks a day.
+    fn retain(&self, retention: Retention) -> BoxFuture<'_, StoreResult<u64>>;
 
     /// Forgets a node: its streams, so that it is no longer expected.
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>>;

@@ -30,6 +30,11 @@ impl Holding {
         self.changes[..later].last()?.1.as_ref()
     }
 
+    /// When it changed hands, ascending.
+    pub fn changes(&self) -> Vec<Timestamp> {
+        self.changes.iter().map(|(at, _)| *at).collect()
+    }
+
     /// Whether this job held it at any time between two instants, both included.
     pub fn is_of(&self, job: &str, from: Timestamp, to: Timestamp) -> bool {
         let is_it = |holder: Option<&Arc<Holder>>| holder.is_some_and(|h| h.job == job);

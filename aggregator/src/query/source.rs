@@ -1,24 +1,30 @@
 //! One series' past, piece by piece: the store's pages and what the head still holds, as one ascending line.
+//!
+//! Where whole steps are asked for, what the store has summed up comes as sums, and whoever folds them does not see the
+//! difference. A stretch whose sums cannot stand for it is read sample by sample: it has late samples in the head, it
+//! changed hands, or it was stored before sums were.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
 
 use super::bucket::Bucket;
 use super::budget::Budget;
+use super::step::Steps;
 use super::{Point, QueryError, Question};
-use crate::chunk;
-use crate::store::{SealedChunk, Store};
+use crate::chunk::{self, ChunkError};
+use crate::rollup;
+use crate::store::{SealedChunk, Store, StoredRollup};
 
 /// The store is asked for this much history at a time: what is in memory at once, and how often a question can be given up.
 const PAGE: Duration = Duration::from_hours(6);
 
+/// … and for this many steps of sums: a week of minutes, more than a year of hours.
+const PAGE_STEPS: u32 = 7 * 24 * 60;
+
 /// A stretch of a series, ascending.
-///
-/// Rollups join here: where the steps that are asked for are whole minutes or hours, a page's whole minutes or hours that
-/// are stored as sums come as `Buckets`, the rest of it as `Points`, and whoever folds them does not see the difference. A sum
-/// has no times of its first and last sample: those of its minute stand for them, and then for points of such steps too,
-/// so that a rate is the same on both sides of the seam.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
     Points(Vec<Point>),
@@ -35,6 +41,12 @@ pub struct Source<'a> {
     from: Timestamp,
     page: Duration,
     is_over: bool,
+    /// Sums of this step may stand for samples.
+    step: Option<Duration>,
+    /// Where a stretch must be read sample by sample, ascending.
+    cuts: Vec<Timestamp>,
+    /// Pieces that were read and not shown yet.
+    ready: VecDeque<Piece>,
 }
 
 impl<'a> Source<'a> {
@@ -49,29 +61,62 @@ impl<'a> Source<'a> {
             page: PAGE,
             is_over: question.to < question.from,
             question,
+            step: None,
+            cuts: Vec::new(),
+            ready: VecDeque::new(),
         }
+    }
+
+    /// Lets sums stand for samples where these steps are made of whole ones. `cuts`: instants at which the GPU changed
+    /// hands, ascending, where it matters to whom a sample belongs.
+    #[must_use]
+    pub fn in_steps(mut self, steps: &Steps, cuts: Vec<Timestamp>) -> Self {
+        let step = rollup::step_within(steps.length());
+        self.step = step.filter(|step| steps.from().0.rem_euclid(step.as_millis() as i64) == 0);
+        if let Some(step) = self.step {
+            // A sum belongs to where it begins: the first must not be cut by the question.
+            let step_ms = step.as_millis() as i64;
+            self.from = Timestamp(self.from.0 - self.from.0.rem_euclid(step_ms));
+        }
+        self.cuts = cuts;
+        self
     }
 
     /// The next piece that is not empty; `None` at the end.
     pub async fn next(&mut self, budget: &mut Budget) -> Result<Option<Piece>, QueryError> {
-        while !self.is_over {
-            let to = self.question.to.min(self.from + self.page);
-            let points = self.read(self.from, to, budget).await?;
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(Some(piece));
+            }
+            if self.is_over {
+                return Ok(None);
+            }
+            let (from, to) = (self.from, self.page_end());
+            match self.step {
+                None => self.read_points(from, to, budget).await?,
+                Some(step) => self.read_sums(step, from, to, budget).await?,
+            }
             self.is_over = to == self.question.to;
             self.from = to + Duration::from_millis(1);
-            if !points.is_empty() {
-                return Ok(Some(Piece::Points(points)));
-            }
         }
-        Ok(None)
     }
 
-    async fn read(
+    /// The last millisecond of the page that begins now.
+    fn page_end(&self) -> Timestamp {
+        let end = match self.step {
+            None => self.from + self.page,
+            // Whole steps, so that no sum is in two pages.
+            Some(step) => Timestamp((self.from + step * PAGE_STEPS).0 - 1),
+        };
+        self.question.to.min(end)
+    }
+
+    async fn read_points(
         &mut self,
         from: Timestamp,
         to: Timestamp,
         budget: &mut Budget,
-    ) -> Result<Vec<Point>, QueryError> {
+    ) -> Result<(), QueryError> {
         let chunks = self.store.chunks(&self.question.gpu, from, to).await?;
         // Through years without data in longer and longer steps.
         self.page = if chunks.is_empty() {
@@ -82,28 +127,142 @@ impl<'a> Source<'a> {
         let mut points = Vec::new();
         for chunk in &chunks {
             budget.read(chunk.n_samples as usize)?;
-            let stored = self.decode(chunk)?;
-            points.extend(
-                stored
-                    .into_iter()
-                    .filter(|(at, _)| from <= *at && *at <= to),
-            );
+            points.extend(within(self.decode(chunk)?, from, to));
         }
+        points.extend(self.of_head(to, budget)?);
+        self.show(in_order(points));
+        Ok(())
+    }
+
+    /// The same with sums in the place of whole stretches where they can stand for them.
+    async fn read_sums(
+        &mut self,
+        step: Duration,
+        from: Timestamp,
+        to: Timestamp,
+        budget: &mut Budget,
+    ) -> Result<(), QueryError> {
+        let gpu = self.question.gpu.clone();
+        let stored = self.store.rollups(&gpu, step, from, to).await?;
+        let recent = self.of_head(to, budget)?;
+        let mut points = Vec::new();
+        let mut sums: Vec<Vec<Bucket>> = Vec::new();
+        for (place, stretch) in stored.iter().enumerate() {
+            let stands_alone = [place.checked_sub(1), Some(place + 1)]
+                .into_iter()
+                .flatten()
+                .filter_map(|other| stored.get(other))
+                .all(|other| other.to < stretch.from || stretch.to < other.from);
+            let stands = stands_alone && !self.is_cut(stretch) && !has_any(&recent, stretch);
+            if let Some(blob) = stretch.blob.as_ref().filter(|_| stands) {
+                sums.push(self.sums_of(stretch, blob, from, to, budget)?);
+                continue;
+            }
+            let read = self.samples_of(stretch, from, to, budget).await?;
+            if read.is_empty()
+                && let Some(blob) = &stretch.blob
+            {
+                // Its samples are older than what is kept of them.
+                sums.push(self.sums_of(stretch, blob, from, to, budget)?);
+            }
+            points.extend(read);
+        }
+        points.extend(recent);
+        self.weave(in_order(points), sums);
+        Ok(())
+    }
+
+    fn sums_of(
+        &self,
+        stretch: &StoredRollup,
+        blob: &[u8],
+        from: Timestamp,
+        to: Timestamp,
+        budget: &mut Budget,
+    ) -> Result<Vec<Bucket>, QueryError> {
+        let buckets = rollup::decode(blob, self.question.metric);
+        let mut buckets = buckets.map_err(|source| self.damaged(stretch.stretch, source))?;
+        buckets.retain(|bucket| from <= bucket.began() && bucket.began() <= to);
+        budget.read(buckets.len())?;
+        Ok(buckets)
+    }
+
+    async fn samples_of(
+        &self,
+        stretch: &StoredRollup,
+        from: Timestamp,
+        to: Timestamp,
+        budget: &mut Budget,
+    ) -> Result<Vec<Point>, QueryError> {
+        let gpu = &self.question.gpu;
+        let chunks = self.store.chunks(gpu, stretch.from, stretch.to).await?;
+        let Some(chunk) = chunks.iter().find(|c| c.stretch == stretch.stretch) else {
+            return Ok(Vec::new());
+        };
+        budget.read(chunk.n_samples as usize)?;
+        Ok(within(self.decode(chunk)?, from, to).collect())
+    }
+
+    /// Whether the GPU changed hands within a stretch.
+    fn is_cut(&self, stretch: &StoredRollup) -> bool {
+        let next = self.cuts.partition_point(|cut| *cut <= stretch.from);
+        self.cuts.get(next).is_some_and(|cut| *cut <= stretch.to)
+    }
+
+    /// What the head has of a page, ascending.
+    fn of_head(&mut self, to: Timestamp, budget: &mut Budget) -> Result<Vec<Point>, QueryError> {
         let of_page = self.head.iter().rposition(|(at, _)| to < *at);
-        let recent = self.head.split_off(of_page.map_or(0, |later| later + 1));
+        let mut recent = self.head.split_off(of_page.map_or(0, |later| later + 1));
         budget.read(recent.len())?;
-        points.extend(recent.into_iter().rev());
-        Ok(in_order(points))
+        recent.reverse();
+        Ok(recent)
+    }
+
+    /// Points and sums in order of time; the sums of a stretch lie between two points.
+    fn weave(&mut self, points: Vec<Point>, mut sums: Vec<Vec<Bucket>>) {
+        sums.retain(|buckets| !buckets.is_empty());
+        sums.sort_by_key(|buckets| buckets[0].began());
+        let mut points = points.into_iter().peekable();
+        for buckets in sums {
+            let began = buckets[0].began();
+            let before = std::iter::from_fn(|| points.next_if(|(at, _)| *at < began));
+            let before = before.collect();
+            self.show(before);
+            self.ready.push_back(Piece::Buckets(buckets));
+        }
+        self.show(points.collect());
+    }
+
+    fn show(&mut self, points: Vec<Point>) {
+        if !points.is_empty() {
+            self.ready.push_back(Piece::Points(points));
+        }
+    }
+
+    fn damaged(&self, stretch: Timestamp, source: ChunkError) -> QueryError {
+        let gpu: GpuUuid = self.question.gpu.clone();
+        QueryError::Damaged {
+            gpu,
+            stretch,
+            source,
+        }
     }
 
     fn decode(&self, chunk: &SealedChunk) -> Result<Vec<Point>, QueryError> {
         let points = chunk::decode_metric(&chunk.blob, self.question.metric);
-        points.map_err(|source| QueryError::Damaged {
-            gpu: chunk.gpu.clone(),
-            stretch: chunk.stretch,
-            source,
-        })
+        points.map_err(|source| self.damaged(chunk.stretch, source))
     }
+}
+
+fn within(points: Vec<Point>, from: Timestamp, to: Timestamp) -> impl Iterator<Item = Point> {
+    let is_in = move |(at, _): &Point| from <= *at && *at <= to;
+    points.into_iter().filter(is_in)
+}
+
+/// Whether the head has samples of a stretch: late ones, or those that were sealed just now.
+fn has_any(recent: &[Point], stretch: &StoredRollup) -> bool {
+    let next = recent.partition_point(|(at, _)| *at < stretch.from);
+    recent.get(next).is_some_and(|(at, _)| *at <= stretch.to)
 }
 
 /// By time; of two at the same time the one that stood first, which is the stored one.

@@ -1,5 +1,6 @@
 //! The bytes of a rollup.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use entrenar::metric::{Kind, MetricId};
@@ -16,8 +17,13 @@ pub(super) const VERSION: u8 = 1;
 /// Buckets that one rollup may have: a stretch of three hours has 180 minutes, and a wrong number must not eat the memory.
 const MAX_BUCKETS: usize = 1 << 14;
 
-/// Version, checksum, step in seconds, buckets, metrics.
-const HEADER: usize = 1 + 4 + 4 + 2 + 1;
+/// Version, checksum, step in seconds, buckets, metrics, whether the rest is packed.
+const HEADER: usize = 1 + 4 + 4 + 2 + 1 + 1;
+/// What follows the header is a zstd frame, or stands as it is.
+const PACKED: u8 = 1;
+const PLAIN: u8 = 0;
+const ZSTD_LEVEL: i32 = 3;
+
 /// Metric, shape, length.
 const TABLE_ROW: usize = 2 + 1 + 2;
 
@@ -51,9 +57,19 @@ pub fn encode(rollup: &Rollup) -> Result<Vec<u8>, ChunkError> {
     blob.extend((rollup.step.as_secs() as u32).to_le_bytes());
     blob.extend((n as u16).to_le_bytes());
     blob.push(n_metrics);
-    blob.extend(table);
-    put_extents(&mut blob, rollup);
-    blob.extend(bodies);
+    let mut payload = table;
+    put_extents(&mut payload, rollup);
+    payload.extend(bodies);
+    match zstd::bulk::compress(&payload, ZSTD_LEVEL) {
+        Ok(packed) if packed.len() < payload.len() => {
+            blob.push(PACKED);
+            blob.extend(packed);
+        }
+        _ => {
+            blob.push(PLAIN);
+            blob.extend(payload);
+        }
+    }
     let sum = checksum(&blob).to_le_bytes();
     blob[1..5].copy_from_slice(&sum);
     Ok(blob)
@@ -62,9 +78,9 @@ pub fn encode(rollup: &Rollup) -> Result<Vec<u8>, ChunkError> {
 /// One metric's buckets, ascending; none if the rollup has none of it.
 pub fn decode(blob: &[u8], metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
     let frame = Frame::parse(blob)?;
-    let mut rest = frame.rest;
+    let (table, mut rest) = frame.parts()?;
     let spans = take_spans(&mut rest, frame.n_buckets, frame.step)?;
-    for row in frame.table.chunks_exact(TABLE_ROW) {
+    for row in table.chunks_exact(TABLE_ROW) {
         let length = usize::from(u16::from_le_bytes([row[3], row[4]]));
         let (mut body, after) = rest.split_at_checked(length).ok_or(ChunkError::Truncated)?;
         rest = after;
@@ -143,40 +159,58 @@ fn put_metric(kind: Kind, buckets: &[Option<Bucket>], rollup: &Rollup) -> (u8, V
     if kind == Kind::Counter && known().any(has_reset) {
         shape |= RESET;
     }
-    let mut before = 0_i64;
-    for (start, bucket) in rollup.starts.iter().zip(buckets) {
-        let Some(bucket) = bucket else {
-            continue;
-        };
-        if shape & SPARSE != 0 {
-            put_times(&mut body, *start, bucket.first.0, bucket.last.0);
+    if shape & SPARSE != 0 {
+        for (start, bucket) in rollup.starts.iter().zip(buckets) {
+            if let Some(bucket) = bucket {
+                put_times(&mut body, *start, bucket.first.0, bucket.last.0);
+            }
         }
-        before = match kind {
-            Kind::Gauge => put_gauge(&mut body, bucket, before),
-            Kind::Counter => put_counter(&mut body, bucket, before, shape),
-        };
+    }
+    // Like beside like: that packs better.
+    match kind {
+        Kind::Gauge => put_gauges(&mut body, known),
+        Kind::Counter => put_counters(&mut body, known, shape),
     }
     (shape, body)
 }
 
-fn put_gauge(body: &mut Vec<u8>, bucket: &Bucket, before: i64) -> i64 {
-    varint::put(body, zigzag(bucket.min.wrapping_sub(before)));
-    varint::put(body, bucket.max.wrapping_sub(bucket.min) as u64);
-    varint::put(body, bucket.last.1.wrapping_sub(bucket.min) as u64);
-    let least = i128::from(bucket.min) * i128::from(bucket.count);
-    let above = u64::try_from(bucket.sum - least).unwrap_or(u64::MAX);
-    varint::put(body, above);
-    bucket.min
+fn put_gauges<'a, I: Iterator<Item = &'a Bucket>>(body: &mut Vec<u8>, known: impl Fn() -> I) {
+    let mut before = 0_i64;
+    for bucket in known() {
+        varint::put(body, zigzag(bucket.min.wrapping_sub(before)));
+        before = bucket.min;
+    }
+    for bucket in known() {
+        varint::put(body, bucket.max.wrapping_sub(bucket.min) as u64);
+    }
+    for bucket in known() {
+        varint::put(body, bucket.last.1.wrapping_sub(bucket.min) as u64);
+    }
+    for bucket in known() {
+        let least = i128::from(bucket.min) * i128::from(bucket.count);
+        let above = u64::try_from(bucket.sum - least).unwrap_or(u64::MAX);
+        varint::put(body, above);
+    }
 }
 
-fn put_counter(body: &mut Vec<u8>, bucket: &Bucket, before: i64, shape: u8) -> i64 {
-    let (first, last) = (bucket.first.1, bucket.last.1);
-    varint::put(body, zigzag(first.wrapping_sub(before)));
-    varint::put(body, zigzag(last.wrapping_sub(first)));
-    if shape & RESET != 0 {
-        varint::put(body, u64::try_from(bucket.increase).unwrap_or(u64::MAX));
+fn put_counters<'a, I: Iterator<Item = &'a Bucket>>(
+    body: &mut Vec<u8>,
+    known: impl Fn() -> I,
+    shape: u8,
+) {
+    let mut before = 0_i64;
+    for bucket in known() {
+        varint::put(body, zigzag(bucket.first.1.wrapping_sub(before)));
+        before = bucket.last.1;
     }
-    last
+    for bucket in known() {
+        varint::put(body, zigzag(bucket.last.1.wrapping_sub(bucket.first.1)));
+    }
+    if shape & RESET != 0 {
+        for bucket in known() {
+            varint::put(body, u64::try_from(bucket.increase).unwrap_or(u64::MAX));
+        }
+    }
 }
 
 fn take_metric(
@@ -198,22 +232,28 @@ fn take_metric(
         0 => None,
         _ => Some(unzigzag(take(body)?)),
     };
-    let mut before = 0_i64;
-    let mut buckets = Vec::with_capacity(counts.len());
+    let in_bucket: Vec<bool> = counts.iter().map(|count| *count > 0).collect();
+    // Of the buckets that have it: when, and how many samples.
+    let mut known: Vec<Extent> = Vec::with_capacity(counts.len());
     for (span, count) in spans.iter().zip(counts) {
-        if count == 0 {
-            continue;
+        if count > 0 {
+            known.push(Extent {
+                count,
+                ..span.extent
+            });
         }
-        let mut times = (span.extent.first, span.extent.last);
-        if shape & SPARSE != 0 && flat.is_none() {
-            times = take_times(body, span.start)?;
-        }
-        buckets.push(match (flat, kind) {
-            (Some(value), _) => flat_at(value, times, count),
-            (None, Kind::Gauge) => take_gauge(body, times, count, &mut before)?,
-            (None, Kind::Counter) => take_counter(body, times, count, &mut before, shape)?,
-        });
     }
+    if shape & SPARSE != 0 && flat.is_none() {
+        let starts = spans.iter().zip(&in_bucket).filter(|(_, has)| **has);
+        for (extent, (span, _)) in known.iter_mut().zip(starts) {
+            (extent.first, extent.last) = take_times(body, span.start)?;
+        }
+    }
+    let buckets = match (flat, kind) {
+        (Some(value), _) => known.iter().map(|extent| flat_at(value, extent)).collect(),
+        (None, Kind::Gauge) => take_gauges(body, &known)?,
+        (None, Kind::Counter) => take_counters(body, &known, shape)?,
+    };
     if body.is_empty() {
         Ok(buckets)
     } else {
@@ -221,64 +261,64 @@ fn take_metric(
     }
 }
 
-fn flat_at(value: i64, times: (Timestamp, Timestamp), count: u64) -> Bucket {
+fn flat_at(value: i64, extent: &Extent) -> Bucket {
     Bucket {
-        first: (times.0, value),
-        last: (times.1, value),
+        first: (extent.first, value),
+        last: (extent.last, value),
         min: value,
         max: value,
-        sum: i128::from(value) * i128::from(count),
-        count,
+        sum: i128::from(value) * i128::from(extent.count),
+        count: extent.count,
         increase: 0,
     }
 }
 
-fn take_gauge(
-    body: &mut &[u8],
-    times: (Timestamp, Timestamp),
-    count: u64,
-    before: &mut i64,
-) -> Result<Bucket, ChunkError> {
-    let min = before.wrapping_add(unzigzag(take(body)?));
-    *before = min;
-    let max = min.wrapping_add(take(body)? as i64);
-    let last = min.wrapping_add(take(body)? as i64);
-    let above = i128::from(take(body)?);
-    Ok(Bucket {
-        first: (times.0, min),
-        last: (times.1, last),
-        min,
-        max,
-        sum: i128::from(min) * i128::from(count) + above,
-        count,
-        increase: 0,
-    })
+fn take_gauges(body: &mut &[u8], known: &[Extent]) -> Result<Vec<Bucket>, ChunkError> {
+    let mut before = 0_i64;
+    let mut buckets = Vec::with_capacity(known.len());
+    for extent in known {
+        before = before.wrapping_add(unzigzag(take(body)?));
+        buckets.push(flat_at(before, extent));
+    }
+    for bucket in &mut buckets {
+        bucket.max = bucket.min.wrapping_add(take(body)? as i64);
+    }
+    for bucket in &mut buckets {
+        bucket.last.1 = bucket.min.wrapping_add(take(body)? as i64);
+    }
+    for bucket in &mut buckets {
+        bucket.sum += i128::from(take(body)?);
+    }
+    Ok(buckets)
 }
 
-fn take_counter(
-    body: &mut &[u8],
-    times: (Timestamp, Timestamp),
-    count: u64,
-    before: &mut i64,
-    shape: u8,
-) -> Result<Bucket, ChunkError> {
-    let first = before.wrapping_add(unzigzag(take(body)?));
-    let last = first.wrapping_add(unzigzag(take(body)?));
-    *before = last;
-    let increase = if shape & RESET == 0 {
-        i128::from(last) - i128::from(first)
-    } else {
-        i128::from(take(body)?)
-    };
-    Ok(Bucket {
-        first: (times.0, first),
-        last: (times.1, last),
-        min: first.min(last),
-        max: first.max(last),
-        sum: 0,
-        count,
-        increase,
-    })
+fn take_counters(body: &mut &[u8], known: &[Extent], shape: u8) -> Result<Vec<Bucket>, ChunkError> {
+    let mut steps = Vec::with_capacity(known.len());
+    for _ in known {
+        steps.push(unzigzag(take(body)?));
+    }
+    let mut before = 0_i64;
+    let mut buckets = Vec::with_capacity(known.len());
+    for (extent, step) in known.iter().zip(steps) {
+        let first = before.wrapping_add(step);
+        let last = first.wrapping_add(unzigzag(take(body)?));
+        before = last;
+        buckets.push(Bucket {
+            first: (extent.first, first),
+            last: (extent.last, last),
+            min: first.min(last),
+            max: first.max(last),
+            sum: 0,
+            count: extent.count,
+            increase: i128::from(last) - i128::from(first),
+        });
+    }
+    if shape & RESET != 0 {
+        for bucket in &mut buckets {
+            bucket.increase = i128::from(take(body)?);
+        }
+    }
+    Ok(buckets)
 }
 
 fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
@@ -293,12 +333,12 @@ pub(super) fn checksum(blob: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// The parts of a rollup whose checksum is in order.
+/// A rollup whose checksum is in order.
 struct Frame<'a> {
     step: Duration,
     n_buckets: usize,
-    table: &'a [u8],
-    rest: &'a [u8],
+    n_metrics: usize,
+    payload: Cow<'a, [u8]>,
 }
 
 impl<'a> Frame<'a> {
@@ -318,14 +358,32 @@ impl<'a> Frame<'a> {
         if step.is_zero() || !(1..=MAX_BUCKETS).contains(&n_buckets) {
             return Err(ChunkError::Length(n_buckets));
         }
-        let (table, rest) = blob[HEADER..]
-            .split_at_checked(usize::from(blob[11]) * TABLE_ROW)
-            .ok_or(ChunkError::Truncated)?;
+        let rest = &blob[HEADER..];
+        let payload = match blob[HEADER - 1] {
+            PLAIN => Cow::Borrowed(rest),
+            PACKED => zstd::bulk::decompress(rest, largest_payload(n_buckets))
+                .map(Cow::Owned)
+                .map_err(|_| ChunkError::Malformed("rollup does not inflate"))?,
+            _ => return Err(ChunkError::Malformed("unknown packing of a rollup")),
+        };
         Ok(Self {
             step,
             n_buckets,
-            table,
-            rest,
+            n_metrics: usize::from(blob[HEADER - 2]),
+            payload,
         })
     }
+
+    /// The table, and what follows it.
+    fn parts(&self) -> Result<(&[u8], &[u8]), ChunkError> {
+        self.payload
+            .split_at_checked(self.n_metrics * TABLE_ROW)
+            .ok_or(ChunkError::Truncated)
+    }
+}
+
+/// What a table of all metrics and their buckets take at most before compression.
+const fn largest_payload(n_buckets: usize) -> usize {
+    const NUMBERS: usize = 7;
+    (n_buckets + 1) * NUMBERS * varint::MAX_BYTES * (1 + u8::MAX as usize)
 }

@@ -129,15 +129,16 @@ proptest! {
             let parts = [early, late].into_iter().filter(|part| !part.is_empty());
             let whole = joined(parts.flat_map(|part| decoded(part, metric, MINUTE)), MINUTE);
             let expected = by_hand(&samples, metric, MINUTE);
-            match kind_of(metric) {
-                Some(Kind::Gauge) => {
-                    let said = |buckets: &[Bucket]| buckets.iter().map(|b| (b.count, b.last.1, b.min, b.max, b.sum)).collect::<Vec<_>>();
-                    prop_assert_eq!(said(&whole), said(&expected));
-                }
-                _ => {
-                    let said = |buckets: &[Bucket]| buckets.iter().map(|b| (b.count, b.last.1, b.increase)).collect::<Vec<_>>();
-                    prop_assert_eq!(said(&whole), said(&expected));
-                }
+            let is_gauge = kind_of(metric) == Some(Kind::Gauge);
+            let level = |b: &Bucket| is_gauge.then_some((b.min, b.max, b.sum));
+            let said = |b: &Bucket| (b.count, b.last.1, b.increase, level(b));
+            let said = |buckets: &[Bucket]| buckets.iter().map(said).collect::<Vec<_>>();
+            if is_gauge {
+                // The value of a first sample is not kept, and a level gains nothing.
+                let counts = |buckets: &[Bucket]| buckets.iter().map(|b| (b.count, b.last.1, level(b))).collect::<Vec<_>>();
+                prop_assert_eq!(counts(&whole), counts(&expected));
+            } else {
+                prop_assert_eq!(said(&whole), said(&expected));
             }
         }
     }

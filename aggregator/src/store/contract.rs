@@ -15,6 +15,7 @@ use crate::andon::{Kind, Resolution, Severity};
 use crate::chunk::{self, stretch};
 use crate::incident::testing::incident;
 use crate::incident::{Notice, NoticeEvent, State};
+use crate::rollup;
 
 /// Makes a test of each clause, for a store that `$fresh` gives with whatever must live as long.
 macro_rules! contract {
@@ -24,6 +25,7 @@ macro_rules! contract {
             positions_rise_even_when_everything_is_forgotten
             the_journal_is_read_in_pages_from_after_a_position
             sealing_the_same_stretch_again_merges
+            what_a_chunk_comes_to_stands_beside_it_and_outlives_it
             chunks_are_found_by_gpu_and_overlap_oldest_first
             a_snapshot_stands_at_the_journal_row_of_its_own_flush
             deciding_twice_is_harmless_and_old_news_are_ignored
@@ -125,6 +127,16 @@ pub(crate) fn sealed(gpu: &str, secs: impl IntoIterator<Item = i64>, value: i64)
         n_samples: samples.len() as u32,
         blob: chunk::encode(&samples, chunk::Profile::Exact).unwrap(),
         gpu,
+    }
+}
+
+/// Chunks before one instant go, and sums with them; incidents before another.
+pub(crate) fn until(before: Timestamp, incidents_before: Timestamp) -> Retention {
+    Retention {
+        chunks_before: before,
+        minutes_before: before,
+        hours_before: before,
+        incidents_before,
     }
 }
 

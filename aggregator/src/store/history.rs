@@ -5,7 +5,7 @@ use std::time::Duration;
 use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
 
-use super::SealedChunk;
+use super::{SealedChunk, StoredRollup};
 use crate::chunk::stretch;
 
 /// A row of `chunk` without its GPU: stretch, length, first and last sample, number of samples, blob.
@@ -45,4 +45,18 @@ pub(super) fn chunk(gpu: &GpuUuid, row: ChunkRow) -> SealedChunk {
         n_samples: n_samples as u32,
         blob,
     }
+}
+
+/// Stretch, first and last sample, and the sums where they are stored.
+pub(super) type RollupRow = (i64, i64, i64, Option<Vec<u8>>);
+
+/// Rows as summed-up stretches.
+pub(super) fn rollups(rows: Vec<RollupRow>) -> Vec<StoredRollup> {
+    let rollup = |(stretch, from, to, blob): RollupRow| StoredRollup {
+        stretch: Timestamp(stretch),
+        from: Timestamp(from),
+        to: Timestamp(to),
+        blob,
+    };
+    rows.into_iter().map(rollup).collect()
 }

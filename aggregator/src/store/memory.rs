@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::{HolderChange, StreamId};
@@ -13,11 +14,12 @@ use tokio::sync::watch;
 
 use super::{
     Attempt, Durable, Flush, IncidentFilter, JournalEntry, JournalPosition, JournalRow, Recovered,
-    SealedChunk, Snapshot, Store, StoreError, StoreResult, StreamMark,
+    Retention, SealedChunk, Snapshot, Store, StoreError, StoreResult, StoredRollup, StreamMark,
 };
 use crate::andon::CordKey;
 use crate::chunk;
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
+use crate::rollup;
 
 /// How a store under test fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ struct Kept {
     newest: JournalPosition,
     journal: BTreeMap<JournalPosition, Vec<JournalEntry>>,
     chunks: BTreeMap<(GpuUuid, Timestamp), SealedChunk>,
+    rollups: BTreeMap<(Duration, GpuUuid, Timestamp), StoredRollup>,
     streams: BTreeMap<StreamId, StreamMark>,
     holders: BTreeMap<(GpuUuid, Timestamp), HolderChange>,
     snapshot: Option<Snapshot>,
@@ -140,13 +143,29 @@ impl Kept {
     fn keep_chunk(&mut self, new: SealedChunk) -> StoreResult<()> {
         let key = (new.gpu.clone(), new.stretch);
         let Some(old) = self.chunks.get_mut(&key) else {
-            self.chunks.insert(key, new);
-            return Ok(());
+            self.chunks.insert(key.clone(), new);
+            return self.sum_up(&key);
         };
         let damaged = |error: chunk::ChunkError| StoreError::Corrupt(error.to_string());
         old.blob = chunk::merge(&old.blob, &new.blob).map_err(damaged)?;
         let (n_samples, from, to) = chunk::extent(&old.blob).map_err(damaged)?;
         (old.n_samples, old.from, old.to) = (n_samples as u32, from, to);
+        self.sum_up(&key)
+    }
+
+    fn sum_up(&mut self, key: &(GpuUuid, Timestamp)) -> StoreResult<()> {
+        let chunk = &self.chunks[key];
+        let length = Duration::from_millis(chunk.length_ms.into());
+        let damaged = |error: chunk::ChunkError| StoreError::Corrupt(error.to_string());
+        for (step, blob) in rollup::of_chunk(&chunk.blob, length).map_err(damaged)? {
+            let stored = StoredRollup {
+                stretch: chunk.stretch,
+                from: chunk.from,
+                to: chunk.to,
+                blob: Some(blob),
+            };
+            self.rollups.insert((step, key.0.clone(), key.1), stored);
+        }
         Ok(())
     }
 
@@ -207,7 +226,14 @@ impl Kept {
         }
     }
 
-    fn retain(&mut self, chunks_before: Timestamp, incidents_before: Timestamp) -> u64 {
+    fn retain(&mut self, retention: &Retention) -> u64 {
+        let (chunks_before, incidents_before) =
+            (retention.chunks_before, retention.incidents_before);
+        self.rollups
+            .retain(|(step, ..), stored| stored.to >= retention.before(*step));
+        let holders_before = chunks_before
+            .min(retention.minutes_before)
+            .min(retention.hours_before);
         let before = self.chunks.len() + self.incidents.len() + self.notices.len();
         self.chunks.retain(|_, chunk| chunk.to >= chunks_before);
         self.incidents.retain(|_, incident| {
@@ -220,7 +246,7 @@ impl Kept {
         });
         let newest: BTreeMap<GpuUuid, Timestamp> = self.holders.keys().cloned().collect();
         self.holders
-            .retain(|(gpu, at), _| *at >= chunks_before || newest[gpu] == *at);
+            .retain(|(gpu, at), _| *at >= holders_before || newest[gpu] == *at);
         let open: Vec<CordKey> = incidents
             .values()
             .filter(|i| i.state.is_open())
@@ -320,6 +346,32 @@ impl Store for MemoryStore {
         })
     }
 
+    fn rollups(
+        &self,
+        gpu: &GpuUuid,
+        step: Duration,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
+        self.read(|kept| {
+            let of_gpu = kept.rollups.iter();
+            let summed = of_gpu.filter(|((kept_step, of, _), _)| *kept_step == step && of == gpu);
+            let mut found: Vec<StoredRollup> = summed.map(|(_, stored)| stored.clone()).collect();
+            let known: Vec<Timestamp> = found.iter().map(|stored| stored.stretch).collect();
+            let of_gpu = kept.chunks.values().filter(|chunk| chunk.gpu == *gpu);
+            let rest = of_gpu.filter(|chunk| !known.contains(&chunk.stretch));
+            found.extend(rest.map(|chunk| StoredRollup {
+                stretch: chunk.stretch,
+                from: chunk.from,
+                to: chunk.to,
+                blob: None,
+            }));
+            found.retain(|stored| stored.from <= to && from <= stored.to);
+            found.sort_by_key(|stored| stored.from);
+            found
+        })
+    }
+
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {
         self.read(|kept| {
             let wanted = kept
@@ -383,12 +435,8 @@ impl Store for MemoryStore {
         })
     }
 
-    fn retain(
-        &self,
-        chunks_before: Timestamp,
-        incidents_before: Timestamp,
-    ) -> BoxFuture<'_, StoreResult<u64>> {
-        self.write(|kept| Ok(kept.retain(chunks_before, incidents_before)))
+    fn retain(&self, retention: Retention) -> BoxFuture<'_, StoreResult<u64>> {
+        self.write(|kept| Ok(kept.retain(&retention)))
     }
 
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {

@@ -16,6 +16,7 @@ mod partition;
 mod place;
 mod session;
 mod space;
+mod sums;
 mod transaction;
 
 #[allow(
@@ -39,6 +40,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::unit::Timestamp;
@@ -48,10 +50,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::address::Address;
 use self::hand::PostgresHand;
+use self::partition::{CHUNKS, SUMS};
 use super::writer::Writer;
 use super::{
-    Attempt, Durable, Flush, IncidentFilter, JournalPosition, JournalRow, Recovered, SealedChunk,
-    Store, StoreResult,
+    Attempt, Durable, Flush, IncidentFilter, JournalPosition, JournalRow, Recovered, Retention,
+    SealedChunk, Store, StoreResult, StoredRollup,
 };
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
 
@@ -103,16 +106,14 @@ impl PostgresStore {
         self.superseded.clone()
     }
 
-    async fn drop_old(
-        &self,
-        chunks_before: Timestamp,
-        incidents_before: Timestamp,
-    ) -> StoreResult<u64> {
-        let chunks = partition::drop_old(&self.readers, chunks_before).await?;
-        let rest = self
-            .writer
-            .drop_old(chunks_before, incidents_before)
-            .await?;
+    async fn drop_old(&self, retention: Retention) -> StoreResult<u64> {
+        let before = retention.chunks_before;
+        let chunks = partition::drop_old(&self.readers, &CHUNKS, before).await?;
+        for sums in SUMS {
+            let before = retention.before(sums.step);
+            partition::drop_old(&self.readers, &sums.table, before).await?;
+        }
+        let rest = self.writer.drop_old(&retention).await?;
         Ok(chunks + rest)
     }
 }
@@ -147,6 +148,17 @@ impl Store for PostgresStore {
         Box::pin(history::chunks(&self.readers, gpu.clone(), from, to))
     }
 
+    fn rollups(
+        &self,
+        gpu: &GpuUuid,
+        step: Duration,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
+        let gpu = gpu.clone();
+        Box::pin(history::rollups(&self.readers, gpu, step, from, to))
+    }
+
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {
         Box::pin(stories::incidents(&self.readers, filter))
     }
@@ -175,12 +187,8 @@ impl Store for PostgresStore {
         Box::pin(self.writer.record_attempts(attempts))
     }
 
-    fn retain(
-        &self,
-        chunks_before: Timestamp,
-        incidents_before: Timestamp,
-    ) -> BoxFuture<'_, StoreResult<u64>> {
-        Box::pin(self.drop_old(chunks_before, incidents_before))
+    fn retain(&self, retention: Retention) -> BoxFuture<'_, StoreResult<u64>> {
+        Box::pin(self.drop_old(retention))
     }
 
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {

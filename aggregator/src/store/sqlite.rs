@@ -29,6 +29,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::unit::Timestamp;
@@ -38,8 +39,8 @@ use sqlx::SqlitePool;
 use self::hand::SqliteHand;
 use super::writer::Writer;
 use super::{
-    Attempt, Durable, Flush, IncidentFilter, JournalPosition, JournalRow, Recovered, SealedChunk,
-    Store, StoreResult,
+    Attempt, Durable, Flush, IncidentFilter, JournalPosition, JournalRow, Recovered, Retention,
+    SealedChunk, Store, StoreResult, StoredRollup,
 };
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
 
@@ -112,6 +113,17 @@ impl Store for SqliteStore {
         Box::pin(history::chunks(&self.readers, gpu.clone(), from, to))
     }
 
+    fn rollups(
+        &self,
+        gpu: &GpuUuid,
+        step: Duration,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
+        let gpu = gpu.clone();
+        Box::pin(history::rollups(&self.readers, gpu, step, from, to))
+    }
+
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {
         Box::pin(stories::incidents(&self.readers, filter))
     }
@@ -140,12 +152,8 @@ impl Store for SqliteStore {
         Box::pin(self.writer.record_attempts(attempts))
     }
 
-    fn retain(
-        &self,
-        chunks_before: Timestamp,
-        incidents_before: Timestamp,
-    ) -> BoxFuture<'_, StoreResult<u64>> {
-        Box::pin(self.writer.drop_old(chunks_before, incidents_before))
+    fn retain(&self, retention: Retention) -> BoxFuture<'_, StoreResult<u64>> {
+        Box::pin(async move { self.writer.drop_old(&retention).await })
     }
 
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {

@@ -4,13 +4,13 @@
 use std::fmt;
 
 use entrenar::gpu::NodeId;
-use entrenar::unit::Timestamp;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::{
-    Attempt, Durable, Flush, JournalPosition, SealedChunk, StoreError, StoreResult, retain::Old,
+    Attempt, Durable, Flush, JournalPosition, Retention, SealedChunk, StoreError, StoreResult,
+    retain::Old,
 };
 use crate::incident::Decision;
 
@@ -143,13 +143,9 @@ impl Writer {
     }
 
     /// Drops what is old slice by slice; commits go in between.
-    pub(super) async fn drop_old(
-        &self,
-        chunks_before: Timestamp,
-        incidents_before: Timestamp,
-    ) -> StoreResult<u64> {
+    pub(super) async fn drop_old(&self, retention: &Retention) -> StoreResult<u64> {
         let mut total = 0;
-        for old in Old::all(chunks_before, incidents_before) {
+        for old in Old::all(retention) {
             loop {
                 let (gone, more) = self
                     .patiently(|answer| Patient::Retain(old, answer))

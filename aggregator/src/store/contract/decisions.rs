@@ -337,7 +337,7 @@ pub(crate) async fn retention_drops_what_is_old_and_keeps_what_is_open_or_curren
         .await
         .unwrap();
 
-    let gone = store.retain(at(base + 725), at(1000)).await.unwrap();
+    let gone = store.retain(until(at(base + 725), at(1000))).await.unwrap();
     // One chunk, one incident, and the four settled notices of second 10.
     assert_eq!(gone, 6);
     let left = store
@@ -369,5 +369,8 @@ pub(crate) async fn retention_drops_what_is_old_and_keeps_what_is_open_or_curren
     let mut cords = vec![(open.cord(), at(10)), (recent.cord(), at(5000))];
     cords.sort();
     assert_eq!(recovered.cords, cords);
-    assert_eq!(store.retain(at(base + 725), at(1000)).await.unwrap(), 0);
+    assert_eq!(
+        store.retain(until(at(base + 725), at(1000))).await.unwrap(),
+        0
+    );
 }

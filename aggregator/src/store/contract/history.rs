@@ -99,6 +99,78 @@ pub(crate) async fn sealing_the_same_stretch_again_merges(store: &dyn Store) {
     assert_eq!(values, expected);
 }
 
+pub(crate) async fn what_a_chunk_comes_to_stands_beside_it_and_outlives_it(store: &dyn Store) {
+    let base = stretch_second("GPU-1");
+    let minute = Duration::from_mins(1);
+    let sums = async |step: Duration, from: i64, to: i64| {
+        let gpu = GpuUuid::from("GPU-1");
+        let found = store.rollups(&gpu, step, at(from), at(to)).await.unwrap();
+        let buckets = |stored: &StoredRollup| match &stored.blob {
+            Some(blob) => rollup::decode(blob, POWER).unwrap(),
+            None => Vec::new(),
+        };
+        let told = |stored: &StoredRollup| {
+            let buckets = buckets(stored);
+            let count: u64 = buckets.iter().map(|bucket| bucket.count).sum();
+            let sum: i128 = buckets.iter().map(|bucket| bucket.sum).sum();
+            (stored.from, stored.to, count, sum)
+        };
+        found.iter().map(told).collect::<Vec<_>>()
+    };
+    let first = sealed("GPU-1", base..base + 100, 3);
+    let next = sealed("GPU-1", base + 720..base + 730, 5);
+    let other = sealed(
+        "GPU-2",
+        stretch_second("GPU-2")..stretch_second("GPU-2") + 9,
+        1,
+    );
+    store.commit(seal(vec![next, first, other])).await.unwrap();
+    let both = [
+        (at(base), at(base + 99), 100, 300),
+        (at(base + 720), at(base + 729), 10, 50),
+    ];
+    for step in rollup::STEPS {
+        assert_eq!(sums(step, base, base + 1440).await, both);
+    }
+    assert_eq!(sums(minute, base + 100, base + 720).await, both[1..]);
+
+    // Late samples are in the sums as well.
+    let late = sealed("GPU-1", base + 90..base + 110, 7);
+    store.commit(seal(vec![late])).await.unwrap();
+    let merged = (at(base), at(base + 109), 110, 370);
+    assert_eq!(sums(minute, base, base + 700).await, [merged]);
+
+    // Where a sampling interval is too long for a minute, there are samples and no sums of it.
+    let mut slow = sealed("GPU-1", [base + 7200], 4);
+    let length = Duration::from_hours(2);
+    slow.stretch = stretch::start(&slow.gpu, length, slow.from);
+    slow.length_ms = length.as_millis() as u32;
+    let slow_at = slow.from;
+    store.commit(seal(vec![slow])).await.unwrap();
+    let hour = Duration::from_hours(1);
+    assert_eq!(
+        sums(minute, base + 7200, base + 7200).await,
+        [(slow_at, slow_at, 0, 0)]
+    );
+    assert_eq!(
+        sums(hour, base + 7200, base + 7200).await,
+        [(slow_at, slow_at, 1, 4)]
+    );
+
+    // Each is kept for a time of its own; a store that keeps partitions keeps them longer.
+    let far = at(base) + Duration::from_hours(24 * 400);
+    let keep_hours = Retention {
+        hours_before: at(base),
+        ..until(far, at(0))
+    };
+    store.retain(keep_hours).await.unwrap();
+    let gpu = GpuUuid::from("GPU-1");
+    let chunks = store.chunks(&gpu, at(base), at(base + 9000)).await.unwrap();
+    assert_eq!(chunks, []);
+    assert_eq!(sums(minute, base, base + 1440).await, []);
+    assert_eq!(sums(hour, base, base + 1440).await, [merged, both[1]]);
+}
+
 pub(crate) async fn chunks_are_found_by_gpu_and_overlap_oldest_first(store: &dyn Store) {
     let base = stretch_second("GPU-1");
     let mut hourly = sealed("GPU-1", [base + 1440], 4);

@@ -1,4 +1,4 @@
-//! Keeping sealed chunks: all new ones in one statement, and one by one what must be merged.
+//! Keeping sealed chunks and what they come to: all new ones in one statement, and one by one what must be merged.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use sqlx::postgres::PgConnection;
 
 use super::flush::Memory;
+use super::partition::{self, CHUNKS, SUMS};
 use super::place::{self, Place};
+use super::sums::{self, Summed};
 use super::transaction::{begin, finish};
-use super::{partition, partition::day_of};
 use crate::chunk;
 use crate::store::merge::{Merged, merge};
 use crate::store::{SealedChunk, StoreResult};
@@ -19,8 +20,11 @@ pub(super) async fn keep(
     memory: &mut Memory,
     sealed: Vec<SealedChunk>,
 ) -> StoreResult<()> {
-    let days = sealed.iter().map(|chunk| day_of(chunk.stretch));
-    partition::make(db, &mut memory.days, days).await?;
+    let stretches = || sealed.iter().map(|chunk| chunk.stretch);
+    partition::make(db, &mut memory.parts, &CHUNKS, stretches()).await?;
+    for sums in SUMS {
+        partition::make(db, &mut memory.parts, &sums.table, stretches()).await?;
+    }
     begin(db).await?;
     let done = keep_all(db, memory, sealed).await;
     finish(db, done).await
@@ -39,12 +43,16 @@ async fn keep_all(
     keep_lengths(tx, memory, &placed).await?;
     // Of the same stretch twice, the second finds the first there.
     let mut inserted = insert(tx, &placed).await?;
+    let mut summed = Vec::new();
     for (place, chunk) in placed {
-        if !inserted.remove(&(chunk.stretch.0, place.gpu)) {
-            merge_in(tx, memory, place, chunk).await?;
+        if inserted.remove(&(chunk.stretch.0, place.gpu)) {
+            summed.push(Summed::of(place, &chunk)?);
+        } else if let Some(merged) = merge_in(tx, memory, place, chunk).await? {
+            sums::keep(tx, std::mem::take(&mut summed)).await?;
+            sums::keep(tx, vec![merged]).await?;
         }
     }
-    Ok(())
+    sums::keep(tx, summed).await
 }
 
 /// Lengths of stretches that a GPU had not had before.
@@ -106,7 +114,7 @@ async fn merge_in(
     memory: &mut Memory,
     place: Place,
     new: SealedChunk,
-) -> StoreResult<()> {
+) -> StoreResult<Option<Summed>> {
     let old: Vec<u8> = sqlx::query_scalar(
         "SELECT blob FROM chunk WHERE stretch_ms = $1 AND gpu_id = $2 AND node_id = $3",
     )
@@ -115,9 +123,12 @@ async fn merge_in(
     .bind(place.node)
     .fetch_one(&mut *tx)
     .await?;
-    let key = (new.stretch, place);
+    let mut whole = SealedChunk {
+        blob: Vec::new(),
+        ..new.clone()
+    };
     let merged = match merge(old, new) {
-        Merged::Same => return Ok(()),
+        Merged::Same => return Ok(None),
         Merged::Whole(merged) => merged,
         Merged::Lost(left) => {
             memory.n_chunks_lost.fetch_add(1, Ordering::Relaxed);
@@ -125,6 +136,7 @@ async fn merge_in(
         }
     };
     let (n_samples, from, to) = chunk::extent(&merged)?;
+    (whole.from, whole.to, whole.blob) = (from, to, merged);
     sqlx::query(
         "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4
          WHERE stretch_ms = $5 AND gpu_id = $6 AND node_id = $7",
@@ -132,11 +144,11 @@ async fn merge_in(
     .bind(from.0)
     .bind(to.0)
     .bind(n_samples as i64)
-    .bind(merged)
-    .bind(key.0.0)
-    .bind(key.1.gpu)
-    .bind(key.1.node)
+    .bind(&whole.blob)
+    .bind(whole.stretch.0)
+    .bind(place.gpu)
+    .bind(place.node)
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(Some(Summed::of(place, &whole)?))
 }

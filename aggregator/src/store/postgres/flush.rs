@@ -10,7 +10,7 @@ use entrenar_proto::{decode_hello, encode_hello};
 use sqlx::postgres::PgConnection;
 
 use super::dialect::text;
-use super::partition::Days;
+use super::partition::Parts;
 use super::place::{self, Places};
 use super::transaction::{begin, begin_lightly, finish};
 use crate::store::error::bad_json;
@@ -27,7 +27,7 @@ pub(super) struct Memory {
     pub(super) places: Places,
     /// GPUs, by their numbers, and lengths of stretches that are known to be in `gpu_stretch`.
     pub(super) lengths: HashSet<(i64, i64)>,
-    pub(super) days: Days,
+    pub(super) parts: Parts,
     /// The connection was lost since the last commit that was answered: one that was not may have survived.
     pub(super) in_doubt: bool,
     /// Chunks given up because they could not be merged.
@@ -39,7 +39,7 @@ impl Memory {
     pub(super) fn forget(&mut self) {
         self.places.clear();
         self.lengths.clear();
-        self.days = None;
+        self.parts.clear();
     }
 }
 

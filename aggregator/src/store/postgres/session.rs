@@ -13,10 +13,16 @@ use crate::store::migrate::migrate;
 use crate::store::{JournalPosition, StoreError, StoreResult};
 
 /// Embedded, oldest first. To add one: a file with the next number, and a line here.
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "line",
-    include_str!("../../../../migrations/postgres/0001_line.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "line",
+        include_str!("../../../../migrations/postgres/0001_line.sql"),
+    ),
+    (
+        "rollup",
+        include_str!("../../../../migrations/postgres/0002_rollup.sql"),
+    ),
+];
 
 /// Oldest server, as `server_version_num` has it.
 const OLDEST: i32 = 14_00_00;

@@ -7,7 +7,7 @@ use private_postgres::Database;
 use sqlx::postgres::PgConnection;
 
 use super::*;
-use crate::store::contract::{contract, seal, sealed};
+use crate::store::contract::{contract, seal, sealed, until};
 use crate::store::{JournalEntry, StoreError};
 
 contract!(fresh());
@@ -70,7 +70,7 @@ async fn commit(store: &PostgresStore, flush: Flush) -> Durable {
 /// Drops what is older, again where somebody was in the way: the server's own vacuum too.
 async fn retained(store: &PostgresStore, before: Timestamp) -> u64 {
     loop {
-        match store.retain(before, Timestamp(0)).await.unwrap() {
+        match store.retain(until(before, Timestamp(0))).await.unwrap() {
             0 => tokio::task::yield_now().await,
             gone => return gone,
         }
@@ -110,7 +110,10 @@ async fn days_are_made_ahead_dropped_whole_and_made_again_if_one_is_gone() {
 
     // The day is over, and its last stretch may be not.
     let midnight = Timestamp::from_secs(1_700_006_400);
-    assert_eq!(store.retain(midnight, Timestamp(0)).await.unwrap(), 0);
+    assert_eq!(
+        store.retain(until(midnight, Timestamp(0))).await.unwrap(),
+        0
+    );
     let morning = Timestamp::from_secs(1_700_006_400 + 3 * 3600);
     assert_eq!(retained(&store, morning).await, 1);
     let days: String = ask(&mut look, PARTITIONS).await;
@@ -134,7 +137,7 @@ async fn a_dump_that_takes_hours_keeps_neither_new_days_nor_the_writer_waiting()
     let new = sealed("GPU-1", [5 + 3 * 86_400], 2);
     store.commit(seal(vec![new.clone()])).await.unwrap();
     let later = Timestamp::from_secs(1_700_100_000);
-    assert_eq!(store.retain(later, Timestamp(0)).await.unwrap(), 0);
+    assert_eq!(store.retain(until(later, Timestamp(0))).await.unwrap(), 0);
     store.commit(journal(1)).await.unwrap();
 
     execute(&mut dump, "COMMIT").await;

@@ -18,6 +18,7 @@ const SLICE_ROWS: i64 = 500;
 pub(super) async fn drop_some(db: &mut Connection, old: Old) -> StoreResult<(u64, bool)> {
     match old {
         Old::Chunks(before) => space::drop_chunks(db, before).await,
+        Old::Rollups(step, before) => space::drop_rollups(db, step, before).await,
         Old::Incidents(before) => drop_incidents(db, before).await,
         Old::Notices(before) => {
             let sql = "DELETE FROM notice WHERE delivery_id IN

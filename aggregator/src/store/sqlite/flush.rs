@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::HolderChange;
+use entrenar::unit::Timestamp;
 use entrenar_proto::encode_hello;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 
 use super::transaction::{begin, finish};
 use crate::chunk;
+use crate::rollup;
 use crate::store::error::bad_json;
 use crate::store::merge::{Merged, merge};
 use crate::store::{
@@ -80,7 +83,13 @@ async fn keep_chunk(
     .bind(new.length_ms)
     .execute(&mut *tx)
     .await?;
+    let key = StretchKey {
+        gpu,
+        stretch: new.stretch,
+        length: Duration::from_millis(new.length_ms.into()),
+    };
     let Some((id, old)) = found else {
+        keep_rollups(tx, &key, &new.blob, new.from, new.to).await?;
         return insert_chunk(tx, gpu, new).await;
     };
     let merged = match merge(old, new) {
@@ -92,6 +101,7 @@ async fn keep_chunk(
         }
     };
     let (n_samples, from, to) = chunk::extent(&merged)?;
+    keep_rollups(tx, &key, &merged, from, to).await?;
     sqlx::query(
         "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4 WHERE id = $5",
     )
@@ -102,6 +112,40 @@ async fn keep_chunk(
     .bind(id)
     .execute(tx)
     .await?;
+    Ok(())
+}
+
+/// Where sums belong.
+struct StretchKey {
+    gpu: i64,
+    stretch: Timestamp,
+    length: Duration,
+}
+
+/// Keeps what a chunk comes to, in the place of what it came to before.
+async fn keep_rollups(
+    tx: &mut SqliteConnection,
+    key: &StretchKey,
+    blob: &[u8],
+    from: Timestamp,
+    to: Timestamp,
+) -> StoreResult<()> {
+    for (step, sums) in rollup::of_chunk(blob, key.length)? {
+        sqlx::query(
+            "INSERT INTO rollup (step_s, stretch_ms, gpu_id, from_ms, to_ms, blob)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (step_s, stretch_ms, gpu_id)
+             DO UPDATE SET from_ms = excluded.from_ms, to_ms = excluded.to_ms, blob = excluded.blob",
+        )
+        .bind(step.as_secs() as i64)
+        .bind(key.stretch.0)
+        .bind(key.gpu)
+        .bind(from.0)
+        .bind(to.0)
+        .bind(sums)
+        .execute(&mut *tx)
+        .await?;
+    }
     Ok(())
 }
 

@@ -1,11 +1,13 @@
-//! Chunks of one GPU.
+//! Chunks of one GPU, and what they come to.
+
+use std::time::Duration;
 
 use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
 use sqlx::SqlitePool;
 
-use crate::store::history::{ChunkRow, chunk, possible_starts};
-use crate::store::{SealedChunk, StoreResult};
+use crate::store::history::{self, ChunkRow, RollupRow, chunk, possible_starts};
+use crate::store::{SealedChunk, StoreResult, StoredRollup};
 
 /// Each possible key is looked up.
 pub(super) async fn chunks(
@@ -46,4 +48,57 @@ pub(super) async fn chunks(
     .fetch_all(&mut *tx)
     .await?;
     Ok(rows.into_iter().map(|row| chunk(&gpu, row)).collect())
+}
+
+/// The same with sums, and without them where there are none.
+pub(super) async fn rollups(
+    readers: &SqlitePool,
+    gpu: GpuUuid,
+    step: Duration,
+    from: Timestamp,
+    to: Timestamp,
+) -> StoreResult<Vec<StoredRollup>> {
+    let mut tx = readers.begin().await?;
+    let number: Option<i64> = sqlx::query_scalar("SELECT id FROM gpu WHERE uuid = $1")
+        .bind(gpu.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let step_s = step.as_secs() as i64;
+    let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
+        "SELECT min(a), max(b) FROM (SELECT min(stretch_ms) AS a, max(stretch_ms) AS b FROM chunk
+            UNION ALL SELECT min(stretch_ms), max(stretch_ms) FROM rollup WHERE step_s = $1)",
+    )
+    .bind(step_s)
+    .fetch_one(&mut *tx)
+    .await?;
+    let (Some(number), Some((first, last))) = (number, ends.0.zip(ends.1)) else {
+        return Ok(Vec::new());
+    };
+    let lengths: Vec<i64> =
+        sqlx::query_scalar("SELECT length_ms FROM gpu_stretch WHERE gpu_id = $1")
+            .bind(number)
+            .fetch_all(&mut *tx)
+            .await?;
+    let (first, last) = (Timestamp(first.max(from.0)), Timestamp(last.min(to.0)));
+    let starts = possible_starts(&gpu, lengths, first, last);
+    let rows: Vec<RollupRow> = sqlx::query_as(
+        "WITH start AS MATERIALIZED (SELECT value FROM json_each($1))
+         SELECT stretch_ms, from_ms, to_ms, blob FROM start
+             CROSS JOIN rollup ON step_s = $5 AND stretch_ms = start.value AND gpu_id = $2
+             WHERE from_ms <= $3 AND $4 <= to_ms
+         UNION ALL
+         SELECT stretch_ms, from_ms, to_ms, NULL FROM start
+             CROSS JOIN chunk ON stretch_ms = start.value AND gpu_id = $2
+             WHERE from_ms <= $3 AND $4 <= to_ms AND NOT EXISTS
+                 (SELECT 1 FROM rollup WHERE step_s = $5 AND stretch_ms = start.value AND gpu_id = $2)
+         ORDER BY 2",
+    )
+    .bind(serde_json::Value::from(starts).to_string())
+    .bind(number)
+    .bind(to.0)
+    .bind(from.0)
+    .bind(step_s)
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok(history::rollups(rows))
 }

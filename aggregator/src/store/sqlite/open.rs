@@ -27,10 +27,16 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Embedded, oldest first. To add one: a file with the next number, and a line here.
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "line",
-    include_str!("../../../../migrations/sqlite/0001_line.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "line",
+        include_str!("../../../../migrations/sqlite/0001_line.sql"),
+    ),
+    (
+        "rollup",
+        include_str!("../../../../migrations/sqlite/0002_rollup.sql"),
+    ),
+];
 
 /// Tables that are checked page by page at a start. Not `chunk` and `journal`, which are the bulk and carry their own
 /// checksums, so that a start does not read the whole history.

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::contract::{contract, seal, sealed};
+use crate::store::contract::{contract, seal, sealed, until};
 use crate::store::{JournalEntry, StoreError};
 
 contract!(async { Some(fresh().await) });
@@ -313,7 +313,10 @@ async fn space_is_given_back_when_much_was_forgotten() {
         };
         store.commit(flush).await.unwrap();
     }
-    store.retain(Timestamp(0), Timestamp(0)).await.unwrap();
+    store
+        .retain(until(Timestamp(0), Timestamp(0)))
+        .await
+        .unwrap();
     store.close().await;
     let length = std::fs::metadata(path(&dir)).unwrap().len();
     assert!(length < 2 << 20, "{length}");
@@ -350,7 +353,10 @@ async fn a_chunk_goes_as_soon_as_its_last_sample_is_older_than_the_retention() {
         .await
         .unwrap();
     let boundary = Timestamp(old.stretch.0 + 720_000);
-    assert_eq!(store.retain(boundary, Timestamp(0)).await.unwrap(), 1);
+    assert_eq!(
+        store.retain(until(boundary, Timestamp(0))).await.unwrap(),
+        1
+    );
     let left = store.chunks(&old.gpu, old.from, current.to).await.unwrap();
     assert_eq!(left, [current]);
 }

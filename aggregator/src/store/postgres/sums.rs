@@ -1,0 +1,71 @@
+//! Keeping what chunks come to, by the minute and by the hour.
+
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+
+use super::partition::SUMS;
+use super::place::Place;
+use crate::rollup;
+use crate::store::{SealedChunk, StoreResult};
+
+/// A stretch that was summed up.
+pub(super) struct Summed {
+    place: Place,
+    stretch: i64,
+    from: i64,
+    to: i64,
+    /// By step; none where a step is too short for the sampling interval.
+    sums: Vec<(Duration, Vec<u8>)>,
+}
+
+impl Summed {
+    pub(super) fn of(place: Place, chunk: &SealedChunk) -> StoreResult<Self> {
+        let length = Duration::from_millis(chunk.length_ms.into());
+        Ok(Self {
+            place,
+            stretch: chunk.stretch.0,
+            from: chunk.from.0,
+            to: chunk.to.0,
+            sums: rollup::of_chunk(&chunk.blob, length)?,
+        })
+    }
+}
+
+/// Keeps them, each stretch at most once, in the place of what was kept of it before: a statement a step.
+pub(super) async fn keep(tx: &mut PgConnection, summed: Vec<Summed>) -> StoreResult<()> {
+    for kind in SUMS {
+        let of_step =
+            |summed: &'_ Summed| summed.sums.iter().position(|(step, _)| *step == kind.step);
+        let rows: Vec<(&Summed, &[u8])> = summed
+            .iter()
+            .filter_map(|one| Some((one, one.sums[of_step(one)?].1.as_slice())))
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let column = |value: fn(&Summed) -> i64| -> Vec<i64> {
+            rows.iter().map(|(one, _)| value(one)).collect()
+        };
+        let blobs: Vec<&[u8]> = rows.iter().map(|(_, blob)| *blob).collect();
+        // The name of the table is ours.
+        let sql = AssertSqlSafe(format!(
+            "INSERT INTO {} (stretch_ms, gpu_id, node_id, from_ms, to_ms, blob)
+             SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])
+             ON CONFLICT (stretch_ms, gpu_id, node_id)
+             DO UPDATE SET from_ms = excluded.from_ms, to_ms = excluded.to_ms, blob = excluded.blob",
+            super::partition::table_of(kind.step)
+        ));
+        sqlx::query(sql)
+            .bind(column(|one| one.stretch))
+            .bind(column(|one| one.place.gpu))
+            .bind(column(|one| one.place.node))
+            .bind(column(|one| one.from))
+            .bind(column(|one| one.to))
+            .bind(blobs)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
