@@ -261,20 +261,13 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>>;
 
     /// Changes of holder of these GPUs that say who held them between two instants: the one that holds at `from`, and those
-    /// after it up to `to`; in any order. A store that keeps no history answers with the newest change of each.
+    /// after it up to `to`; in any order.
     fn holders<'a>(
         &'a self,
         gpus: &'a [GpuUuid],
-        _from: Timestamp,
+        from: Timestamp,
         to: Timestamp,
-    ) -> BoxFuture<'a, StoreResult<Vec<HolderChange>>> {
-        Box::pin(async move {
-            let mut newest = self.recover().await?.holders;
-            let asked: std::collections::HashSet<&GpuUuid> = gpus.iter().collect();
-            newest.retain(|change| change.at <= to && asked.contains(&change.gpu));
-            Ok(newest)
-        })
-    }
+    ) -> BoxFuture<'a, StoreResult<Vec<HolderChange>>>;
 
     /// Newest first, at most `filter.limit`.
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>>;

@@ -35,7 +35,7 @@ impl Line {
             let last = last.map(|(at, value)| (at, asked.metric.to_display(value)));
             match &asked.by {
                 By::Gpu => gathering.alone(name(&gpu), last),
-                By::Node => gathering.shared(Some(gpu.node.as_str()), last),
+                By::Node => gathering.following(gpu.node.as_str(), last),
                 By::Job => gathering.shared(gpu.holder().map(|h| h.job.as_str()), last),
                 By::Model => gathering.shared(Some(&gpu.info.name), last),
                 By::Label(label) => {

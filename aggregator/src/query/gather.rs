@@ -86,14 +86,30 @@ impl<'a> Gathering<'a> {
                 let next = self.groups.len();
                 let place = *self.places.entry(key).or_insert(next);
                 if place == next {
-                    let name = Name::Shared(key.map(str::to_owned));
-                    self.groups.push((name, Group::default()));
+                    self.begin(key);
                 }
                 self.latest = Some((key, place));
                 place
             }
         };
         self.groups[place].1.take(last, self.since, self.aggregate);
+    }
+
+    /// A GPU of a group whose GPUs all follow each other: no look back for it.
+    pub fn following(&mut self, key: &'a str, last: Option<(Timestamp, f64)>) {
+        let place = match self.latest {
+            Some((latest, place)) if latest == Some(key) => place,
+            _ => self.begin(Some(key)),
+        };
+        self.groups[place].1.take(last, self.since, self.aggregate);
+    }
+
+    fn begin(&mut self, key: Option<&'a str>) -> usize {
+        let place = self.groups.len();
+        let name = Name::Shared(key.map(str::to_owned));
+        self.groups.push((name, Group::default()));
+        self.latest = Some((key, place));
+        place
     }
 
     /// The groups, in the order in which they were first seen.
@@ -174,6 +190,17 @@ mod tests {
         );
         assert_eq!(told[0].oldest, Some(Timestamp::from_secs(12)));
         assert_eq!((told[1].value, told[1].n_unknown), (None, 1));
+    }
+
+    #[test]
+    fn gpus_that_follow_each_other_are_one_group() {
+        let mut gathering = Gathering::new(Aggregate::Count, Timestamp(0));
+        for node in ["n1", "n1", "n2", "n2", "n2"] {
+            gathering.following(node, Some(at(1, 5.0)));
+        }
+        let told = gathering.finish();
+        let counts: Vec<_> = told.iter().map(|group| group.value).collect();
+        assert_eq!(counts, [Some(2.0), Some(3.0)]);
     }
 
     #[test]

@@ -244,9 +244,10 @@ impl Kept {
         self.notices.retain(|_, status| {
             status.state == NoticeState::Pending || status.notice.created_at >= incidents_before
         });
-        let newest: BTreeMap<GpuUuid, Timestamp> = self.holders.keys().cloned().collect();
+        let held = self.holders.keys().filter(|(_, at)| *at <= holders_before);
+        let held: BTreeMap<GpuUuid, Timestamp> = held.cloned().collect();
         self.holders
-            .retain(|(gpu, at), _| *at >= holders_before || newest[gpu] == *at);
+            .retain(|(gpu, at), _| *at >= holders_before || held.get(gpu) == Some(at));
         let open: Vec<CordKey> = incidents
             .values()
             .filter(|i| i.state.is_open())
@@ -369,6 +370,25 @@ impl Store for MemoryStore {
             found.retain(|stored| stored.from <= to && from <= stored.to);
             found.sort_by_key(|stored| stored.from);
             found
+        })
+    }
+
+    fn holders<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<HolderChange>>> {
+        self.read(|kept| {
+            let of_gpu = |gpu: &GpuUuid| {
+                let all = kept
+                    .holders
+                    .range((gpu.clone(), Timestamp(i64::MIN))..=(gpu.clone(), to));
+                let all: Vec<_> = all.map(|(_, change)| change.clone()).collect();
+                let before = all.partition_point(|change| change.at <= from);
+                all.into_iter().skip(before.saturating_sub(1))
+            };
+            gpus.iter().flat_map(of_gpu).collect()
         })
     }
 

@@ -43,6 +43,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::report::HolderChange;
 use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
 use sqlx::PgPool;
@@ -157,6 +158,15 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
         let gpu = gpu.clone();
         Box::pin(history::rollups(&self.readers, gpu, step, from, to))
+    }
+
+    fn holders<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<HolderChange>>> {
+        Box::pin(read::holders_between(&self.readers, gpus, from, to))
     }
 
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {

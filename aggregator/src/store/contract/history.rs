@@ -28,6 +28,19 @@ pub(crate) async fn what_is_committed_is_found_again(store: &dyn Store) {
         found.holders,
         [holder("GPU-1", 8, None), holder("GPU-2", 1, Some("x"))]
     );
+    let gpus = ["GPU-1", "GPU-2", "GPU-3"].map(GpuUuid::from);
+    let held = async |from, to| {
+        let mut held = store.holders(&gpus, at(from), at(to)).await.unwrap();
+        held.sort_by_key(|change| (change.gpu.clone(), change.at));
+        held
+    };
+    let (train, nobody) = (holder("GPU-1", 5, Some("train")), holder("GPU-1", 8, None));
+    let other = holder("GPU-2", 1, Some("x"));
+    assert_eq!(held(6, 7).await, [train.clone(), other.clone()]);
+    assert_eq!(held(0, 9).await, [train, nobody.clone(), other.clone()]);
+    assert_eq!(held(8, 9).await, [nobody, other]);
+    assert_eq!(held(0, 0).await, []);
+    assert_eq!(store.holders(&gpus[2..], at(0), at(9)).await.unwrap(), []);
     assert_eq!(found.snapshot, Some(snapshot));
     assert_eq!(found.journal, Some((first.position, first.position)));
 

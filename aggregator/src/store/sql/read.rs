@@ -2,6 +2,9 @@
 //!
 //! One text for all databases: compiled once as a module of each.
 
+use std::collections::HashSet;
+
+use entrenar::gpu::GpuUuid;
 use entrenar::report::{HolderChange, StreamId};
 use entrenar::unit::Timestamp;
 use entrenar_proto::decode_hello;
@@ -93,14 +96,38 @@ async fn snapshot(tx: &mut Connection) -> StoreResult<Option<Snapshot>> {
 async fn holders(tx: &mut Connection) -> StoreResult<Vec<HolderChange>> {
     let rows: Vec<(String, i64, Option<String>)> =
         sqlx::query_as(dialect::HOLDERS).fetch_all(tx).await?;
-    let change = |(gpu, at, doc): (String, i64, Option<String>)| {
-        Ok(HolderChange {
-            at: Timestamp(at),
-            gpu: gpu.into(),
-            holder: doc.as_deref().map(from_json).transpose()?,
-        })
-    };
     rows.into_iter().map(change).collect()
+}
+
+/// Who held these GPUs between two instants: the change that holds at `from`, and those after it up to `to`.
+pub(super) async fn holders_between(
+    readers: &Pool,
+    gpus: &[GpuUuid],
+    from: Timestamp,
+    to: Timestamp,
+) -> StoreResult<Vec<HolderChange>> {
+    let rows: Vec<(String, i64, Option<String>)> = sqlx::query_as(
+        "SELECT uuid, at_ms, doc FROM gpu CROSS JOIN holder_change
+         WHERE gpu_id = gpu.id AND at_ms <= $2 AND at_ms >= coalesce(
+             (SELECT max(at_ms) FROM holder_change AS held WHERE held.gpu_id = gpu.id AND held.at_ms <= $1), $1)",
+    )
+    .bind(from.0)
+    .bind(to.0)
+    .fetch_all(readers)
+    .await?;
+    let asked: HashSet<&str> = gpus.iter().map(GpuUuid::as_str).collect();
+    let rows = rows
+        .into_iter()
+        .filter(|(gpu, _, _)| asked.contains(gpu.as_str()));
+    rows.map(change).collect()
+}
+
+fn change((gpu, at, doc): (String, i64, Option<String>)) -> StoreResult<HolderChange> {
+    Ok(HolderChange {
+        at: Timestamp(at),
+        gpu: gpu.into(),
+        holder: doc.as_deref().map(from_json).transpose()?,
+    })
 }
 
 pub(super) async fn journal(

@@ -14,10 +14,10 @@ pub(super) const HOLDERS: &str =
     "SELECT uuid, at_ms, doc FROM gpu CROSS JOIN holder_change ON gpu_id = gpu.id
     WHERE at_ms = (SELECT max(at_ms) FROM holder_change WHERE gpu_id = gpu.id) ORDER BY uuid";
 
-/// Changes before $1 that are not the newest of their GPU, which still says who holds it; $2 of them.
+/// Changes before $1 that do not hold at it, as the newest of their GPU before it does; $2 of them.
 pub(super) const DROP_HOLDERS: &str = "DELETE FROM holder_change WHERE (gpu_id, at_ms) IN
     (SELECT gpu_id, at_ms FROM holder_change AS old WHERE at_ms < $1 AND EXISTS
-        (SELECT 1 FROM holder_change WHERE gpu_id = old.gpu_id AND at_ms > old.at_ms) LIMIT $2)";
+        (SELECT 1 FROM holder_change WHERE gpu_id = old.gpu_id AND at_ms > old.at_ms AND at_ms <= $1) LIMIT $2)";
 
 /// Incidents by every field of a filter, in its order; $8 is the limit, $9 the trial.
 pub(super) const INCIDENTS: &str = "SELECT doc FROM incident
