@@ -10,10 +10,10 @@ use std::time::Duration;
 use entrenar::metric::{CATALOGUE, Kind, MetricId};
 use entrenar::unit::Timestamp;
 
-use crate::chunk::{self, ChunkError, Sample, stretch};
+use crate::chunk::{self, ChunkError, Profile, Sample, stretch};
 use crate::query::bucket::Bucket;
 
-pub use self::bytes::{decode, encode};
+pub use self::bytes::{decode, encode, profile_of};
 
 /// Lengths of a bucket, ascending.
 pub const STEPS: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(1)];
@@ -43,6 +43,8 @@ pub fn step_within(length: Duration) -> Option<Duration> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollup {
     pub step: Duration,
+    /// How the samples were rounded before.
+    pub profile: Profile,
     /// Starts of buckets with samples, ascending.
     pub starts: Vec<Timestamp>,
     /// First and last sample of each, and how many there are.
@@ -61,7 +63,7 @@ struct Extent {
 
 impl Rollup {
     /// Sums up samples, ascending by time.
-    pub fn of(samples: &[Sample], step: Duration) -> Self {
+    pub fn of(samples: &[Sample], step: Duration, profile: Profile) -> Self {
         let mut starts: Vec<Timestamp> = Vec::new();
         let mut extents: Vec<Extent> = Vec::new();
         let mut places = Vec::with_capacity(samples.len());
@@ -96,6 +98,7 @@ impl Rollup {
         let metrics = metrics.collect();
         Self {
             step,
+            profile,
             starts,
             extents,
             metrics,
@@ -115,9 +118,9 @@ fn kind_of(metric: MetricId) -> Option<Kind> {
 
 /// Every step worth keeping of a chunk: what a store writes beside it. `length`: of its stretch.
 pub fn of_chunk(blob: &[u8], length: Duration) -> Result<Vec<(Duration, Vec<u8>)>, ChunkError> {
-    let samples = chunk::decode_all(blob)?;
+    let (samples, profile) = (chunk::decode_all(blob)?, chunk::profile_of(blob)?);
     steps_for(length / stretch::TICKS)
-        .map(|step| Ok((step, encode(&Rollup::of(&samples, step))?)))
+        .map(|step| Ok((step, encode(&Rollup::of(&samples, step, profile))?)))
         .collect()
 }
 

@@ -213,6 +213,7 @@ pub async fn start(
         cluster: config.cluster.clone(),
         loopback: http_at.ip().is_loopback(),
         metrics_max_gpus: config.metrics_max_gpus,
+        profile: config.history_profile,
         gate: web::Gate::default(),
         stop: stop.clone(),
     });

@@ -32,6 +32,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::chunk::Profile;
 use crate::incident::book::BookError;
 use crate::line::driver::{LineGone, LineHandle};
 use crate::status::Vitals;
@@ -57,6 +58,8 @@ pub struct Web {
     /// Whether the listener is on loopback: then the `Host` must be too.
     pub loopback: bool,
     pub metrics_max_gpus: usize,
+    /// How history is kept now.
+    pub profile: Profile,
     pub gate: Gate,
     pub stop: CancellationToken,
 }

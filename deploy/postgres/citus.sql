@@ -5,6 +5,10 @@
 -- The samples: nearly all of the bytes. Days stay partitions, and are made and dropped as before.
 SELECT create_distributed_table('chunk', 'node_id');
 
+-- What they come to by minute and hour.
+SELECT create_distributed_table('rollup_1m', 'node_id', colocate_with => 'chunk');
+SELECT create_distributed_table('rollup_1h', 'node_id', colocate_with => 'chunk');
+
 -- Who held which GPU when.
 SELECT create_distributed_table('holder_change', 'node_id', colocate_with => 'chunk');
 

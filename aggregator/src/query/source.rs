@@ -71,8 +71,7 @@ impl<'a> Source<'a> {
     /// hands, ascending, where it matters to whom a sample belongs.
     #[must_use]
     pub fn in_steps(mut self, steps: &Steps, cuts: Vec<Timestamp>) -> Self {
-        let step = rollup::step_within(steps.length());
-        self.step = step.filter(|step| steps.from().0.rem_euclid(step.as_millis() as i64) == 0);
+        self.step = sums_of(steps);
         if let Some(step) = self.step {
             // A sum belongs to where it begins: the first must not be cut by the question.
             let step_ms = step.as_millis() as i64;
@@ -127,7 +126,7 @@ impl<'a> Source<'a> {
         let mut points = Vec::new();
         for chunk in &chunks {
             budget.read(chunk.n_samples as usize)?;
-            points.extend(within(self.decode(chunk)?, from, to));
+            points.extend(within(self.decode(chunk, budget)?, from, to));
         }
         points.extend(self.of_head(to, budget)?);
         self.show(in_order(points));
@@ -184,6 +183,8 @@ impl<'a> Source<'a> {
         let mut buckets = buckets.map_err(|source| self.damaged(stretch.stretch, source))?;
         buckets.retain(|bucket| from <= bucket.began() && bucket.began() <= to);
         budget.read(buckets.len())?;
+        let profile = rollup::profile_of(blob);
+        budget.saw(profile.map_err(|source| self.damaged(stretch.stretch, source))?);
         Ok(buckets)
     }
 
@@ -200,7 +201,7 @@ impl<'a> Source<'a> {
             return Ok(Vec::new());
         };
         budget.read(chunk.n_samples as usize)?;
-        Ok(within(self.decode(chunk)?, from, to).collect())
+        Ok(within(self.decode(chunk, budget)?, from, to).collect())
     }
 
     /// Whether the GPU changed hands within a stretch.
@@ -248,9 +249,26 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn decode(&self, chunk: &SealedChunk) -> Result<Vec<Point>, QueryError> {
-        let points = chunk::decode_metric(&chunk.blob, self.question.metric);
-        points.map_err(|source| self.damaged(chunk.stretch, source))
+    fn decode(&self, chunk: &SealedChunk, budget: &mut Budget) -> Result<Vec<Point>, QueryError> {
+        let damaged = |source| self.damaged(chunk.stretch, source);
+        let points = chunk::decode_metric(&chunk.blob, self.question.metric).map_err(damaged)?;
+        budget.saw(chunk::profile_of(&chunk.blob).map_err(damaged)?);
+        Ok(points)
+    }
+}
+
+/// Sums of which step may stand for samples in these steps.
+pub fn sums_of(steps: &Steps) -> Option<Duration> {
+    let step = rollup::step_within(steps.length())?;
+    (steps.from().0.rem_euclid(step.as_millis() as i64) == 0).then_some(step)
+}
+
+/// What an answer is made of: `1m` or `1h` where sums are stored that can stand for samples, else `raw`.
+pub fn resolution(steps: Option<&Steps>) -> &'static str {
+    match steps.and_then(sums_of).map(|step| step.as_secs()) {
+        None => "raw",
+        Some(60) => "1m",
+        Some(_) => "1h",
     }
 }
 

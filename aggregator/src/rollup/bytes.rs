@@ -7,8 +7,8 @@ use entrenar::metric::{Kind, MetricId};
 use entrenar::unit::Timestamp;
 
 use super::{Extent, Rollup, kind_of};
-use crate::chunk::ChunkError;
 use crate::chunk::varint::{self, unzigzag, zigzag};
+use crate::chunk::{ChunkError, Profile};
 use crate::query::bucket::Bucket;
 
 /// First byte of every rollup.
@@ -17,11 +17,12 @@ pub(super) const VERSION: u8 = 1;
 /// Buckets that one rollup may have: a stretch of three hours has 180 minutes, and a wrong number must not eat the memory.
 const MAX_BUCKETS: usize = 1 << 14;
 
-/// Version, checksum, step in seconds, buckets, metrics, whether the rest is packed.
+/// Version, checksum, step in seconds, buckets, metrics, how the rest is written.
 const HEADER: usize = 1 + 4 + 4 + 2 + 1 + 1;
-/// What follows the header is a zstd frame, or stands as it is.
+/// What follows the header is a zstd frame; else it stands as it is.
 const PACKED: u8 = 1;
-const PLAIN: u8 = 0;
+/// The samples were rounded to what sensors mean; else they are exact.
+const SENSOR: u8 = 2;
 const ZSTD_LEVEL: i32 = 3;
 
 /// Metric, shape, length.
@@ -60,19 +61,28 @@ pub fn encode(rollup: &Rollup) -> Result<Vec<u8>, ChunkError> {
     let mut payload = table;
     put_extents(&mut payload, rollup);
     payload.extend(bodies);
+    let rounded = match rollup.profile {
+        Profile::Exact => 0,
+        Profile::Sensor => SENSOR,
+    };
     match zstd::bulk::compress(&payload, ZSTD_LEVEL) {
         Ok(packed) if packed.len() < payload.len() => {
-            blob.push(PACKED);
+            blob.push(rounded | PACKED);
             blob.extend(packed);
         }
         _ => {
-            blob.push(PLAIN);
+            blob.push(rounded);
             blob.extend(payload);
         }
     }
     let sum = checksum(&blob).to_le_bytes();
     blob[1..5].copy_from_slice(&sum);
     Ok(blob)
+}
+
+/// How the samples were rounded before they were summed up.
+pub fn profile_of(blob: &[u8]) -> Result<Profile, ChunkError> {
+    Ok(Frame::parse(blob)?.profile)
 }
 
 /// One metric's buckets, ascending; none if the rollup has none of it.
@@ -336,6 +346,7 @@ pub(super) fn checksum(blob: &[u8]) -> u32 {
 /// A rollup whose checksum is in order.
 struct Frame<'a> {
     step: Duration,
+    profile: Profile,
     n_buckets: usize,
     n_metrics: usize,
     payload: Cow<'a, [u8]>,
@@ -359,15 +370,24 @@ impl<'a> Frame<'a> {
             return Err(ChunkError::Length(n_buckets));
         }
         let rest = &blob[HEADER..];
-        let payload = match blob[HEADER - 1] {
-            PLAIN => Cow::Borrowed(rest),
-            PACKED => zstd::bulk::decompress(rest, largest_payload(n_buckets))
+        let how = blob[HEADER - 1];
+        if how & !(PACKED | SENSOR) != 0 {
+            return Err(ChunkError::Malformed("unknown packing of a rollup"));
+        }
+        let payload = if how & PACKED == 0 {
+            Cow::Borrowed(rest)
+        } else {
+            zstd::bulk::decompress(rest, largest_payload(n_buckets))
                 .map(Cow::Owned)
-                .map_err(|_| ChunkError::Malformed("rollup does not inflate"))?,
-            _ => return Err(ChunkError::Malformed("unknown packing of a rollup")),
+                .map_err(|_| ChunkError::Malformed("rollup does not inflate"))?
+        };
+        let profile = match how & SENSOR {
+            0 => Profile::Exact,
+            _ => Profile::Sensor,
         };
         Ok(Self {
             step,
+            profile,
             n_buckets,
             n_metrics: usize::from(blob[HEADER - 2]),
             payload,

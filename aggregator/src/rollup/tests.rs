@@ -7,7 +7,8 @@ use super::*;
 const MINUTE: Duration = STEPS[0];
 
 fn decoded(samples: &[Sample], metric: MetricId, step: Duration) -> Vec<Bucket> {
-    let blob = encode(&Rollup::of(samples, step)).expect("a rollup of samples has buckets");
+    let blob = encode(&Rollup::of(samples, step, Profile::Exact))
+        .expect("a rollup of samples has buckets");
     decode(&blob, metric).expect("its own bytes")
 }
 
@@ -164,7 +165,8 @@ fn every_truncation_and_every_flipped_bit_is_noticed() {
         (Timestamp::from_secs(1_700_000_000 + second), values)
     };
     let samples: Vec<Sample> = (0..300).map(row).collect();
-    let blob = encode(&Rollup::of(&samples, MINUTE)).expect("bytes");
+    let blob = encode(&Rollup::of(&samples, MINUTE, Profile::Sensor)).expect("bytes");
+    assert_eq!(profile_of(&blob), Ok(Profile::Sensor));
     for length in 0..blob.len() {
         assert!(decode(&blob[..length], POWER).is_err(), "cut at {length}");
     }

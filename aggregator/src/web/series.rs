@@ -86,7 +86,8 @@ pub(super) async fn series(
         },
         step_seconds: steps.map(|steps| steps.length().as_secs_f64()),
         function: steps.map(|_| function.name()),
-        resolution: "raw",
+        resolution: query::source::resolution(steps.as_ref()),
+        profile: budget.profile().max(web.profile).name(),
     };
     Ok(listing(&head, "series", series))
 }

@@ -317,6 +317,8 @@ pub(crate) struct SeriesAnswer {
     pub(crate) function: Option<&'static str>,
     /// What it was answered from.
     pub(crate) resolution: &'static str,
+    /// How exactly that is kept.
+    pub(crate) profile: &'static str,
 }
 
 #[derive(Serialize)]

@@ -22,6 +22,17 @@ async fn open(database: &Database) -> StoreResult<PostgresStore> {
     PostgresStore::open(&address(database)).await
 }
 
+/// Opens it once the server has let go of the lock of a connection that ended a moment ago.
+async fn open_once_free(database: &Database) -> PostgresStore {
+    loop {
+        match open(database).await {
+            Ok(store) => return store,
+            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
 fn address(database: &Database) -> Address {
     Address::parse(&database.url).unwrap()
 }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use super::Asked;
 use super::instant::name;
 use super::view::{BandAnswer, RangeAnswer};
+use crate::chunk::Profile;
 use crate::query::aggregate::Aggregate;
 use crate::query::fold::Closed;
 use crate::query::function::Function;
@@ -40,7 +41,7 @@ pub(super) async fn answer(web: &Web, asked: Asked, mut words: Params) -> Answer
         Some(name) => Function::parse(name, asked.metric)?,
         None => Function::usual(asked.metric),
     };
-    let mut bands = bands(web, &asked, function, steps).await?;
+    let (mut bands, profile) = bands(web, &asked, function, steps).await?;
     if let Some(rank) = asked.rank {
         rank.keep(&mut bands, Band::mean);
     }
@@ -51,7 +52,8 @@ pub(super) async fn answer(web: &Web, asked: Asked, mut words: Params) -> Answer
         agg: asked.agg(),
         by: asked.by.name(),
         step_seconds: steps.length().as_secs_f64(),
-        resolution: "raw",
+        resolution: query::source::resolution(Some(&steps)),
+        profile: profile.max(web.profile).name(),
     };
     let by = asked.by.name();
     let series = bands
@@ -60,7 +62,13 @@ pub(super) async fn answer(web: &Web, asked: Asked, mut words: Params) -> Answer
     Ok(listing(&head, "series", series))
 }
 
-async fn bands(web: &Web, asked: &Asked, function: Function, steps: Steps) -> Answer<Vec<Band>> {
+/// Every group, and the coarsest profile of what it was made of.
+async fn bands(
+    web: &Web,
+    asked: &Asked,
+    function: Function,
+    steps: Steps,
+) -> Answer<(Vec<Band>, Profile)> {
     let _turn = web.gate.turn().await?;
     let extent = history::extent(&steps, function);
     let seats = history::seats(web, &asked.filter).await?;
@@ -109,7 +117,7 @@ async fn bands(web: &Web, asked: &Asked, function: Function, steps: Steps) -> An
         }
         spend(&mut budget, grid.len() - n_before, steps)?;
     }
-    Ok(grid.finish())
+    Ok((grid.finish(), budget.profile()))
 }
 
 fn spend(budget: &mut Budget, groups: usize, steps: Steps) -> Result<(), QueryError> {

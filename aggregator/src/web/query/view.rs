@@ -60,6 +60,8 @@ pub(super) struct RangeAnswer {
     pub(super) step_seconds: f64,
     /// What it was answered from.
     pub(super) resolution: &'static str,
+    /// How exactly that is kept.
+    pub(super) profile: &'static str,
 }
 
 /// A group over a time: `{"node":"n1","gpus":8,"points":[[1700000000.0,512.5],…]}`.

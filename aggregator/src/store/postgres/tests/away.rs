@@ -64,7 +64,7 @@ async fn while_the_server_is_down_nothing_is_acknowledged_and_then_it_goes_on_by
         return;
     };
     let database = cluster.database().await;
-    let store = open(&database).await.unwrap();
+    let store = open_once_free(&database).await;
     for n in 0..20 {
         store.commit(journal(n)).await.unwrap();
     }
@@ -103,14 +103,7 @@ async fn who_was_superseded_while_it_had_lost_the_database_writes_nothing_more()
     first.commit(journal(1)).await.unwrap();
     let mut operator = database.connect().await;
     let _: i64 = ask(&mut operator, CUT_THE_WRITER).await;
-    let second = loop {
-        // The server may take a moment to let go of the lock.
-        match open(&database).await {
-            Ok(second) => break second,
-            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
-            Err(other) => panic!("{other}"),
-        }
-    };
+    let second = open_once_free(&database).await;
     second.commit(journal(2)).await.unwrap();
     let refused = until_told(&first, "another aggregator has").await;
     assert!(!first.superseded().is_cancelled(), "{refused}");
@@ -118,7 +111,7 @@ async fn who_was_superseded_while_it_had_lost_the_database_writes_nothing_more()
     second.close().await;
     until_told(&first, "another aggregator took").await;
     assert!(first.superseded().is_cancelled());
-    let third = open(&database).await.unwrap();
+    let third = open_once_free(&database).await;
     assert_eq!(journalled(&third).await, [1, 2]);
 }
 
@@ -140,7 +133,7 @@ async fn a_database_that_lost_what_was_acknowledged_is_not_written_to_as_if_it_h
     let _: i64 = ask(&mut operator, CUT_THE_WRITER).await;
     until_told(&store, "older than it was").await;
     assert!(store.superseded().is_cancelled());
-    let again = open(&database).await.unwrap();
+    let again = open_once_free(&database).await;
     assert_eq!(journalled(&again).await, [0, 1]);
 }
 

@@ -34,7 +34,7 @@ async fn of_two_that_start_at_once_on_nothing_one_migrates_and_one_waits() {
         first.commit(journal(8)).await,
         Err(StoreError::Unavailable(_))
     ));
-    let second = open(&database).await.unwrap();
+    let second = open_once_free(&database).await;
     assert_eq!(journalled(&second).await, [7]);
     assert!(kept.position < second.commit(journal(8)).await.unwrap().position);
 }
