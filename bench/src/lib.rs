@@ -18,6 +18,7 @@ pub mod codec;
 pub mod detection;
 pub mod ingest;
 pub mod latency;
+pub mod query;
 pub mod scrape;
 pub mod startup;
 
@@ -45,6 +46,11 @@ pub const BENCHES: &[Bench] = &[
         name: "scrape",
         what: "/metrics at 512 GPUs",
         run: scrape::run,
+    },
+    Bench {
+        name: "query",
+        what: "questions about 10,000 GPUs, and about hours of history",
+        run: query::run,
     },
     Bench {
         name: "agent",
