@@ -64,17 +64,41 @@ pub fn profile_of(blob: &[u8]) -> Result<Profile, ChunkError> {
 
 /// Every sample, ascending by time. Metrics that this build does not know are left out.
 pub fn decode_all(blob: &[u8]) -> Result<Vec<Sample>, ChunkError> {
-    let chunk = Chunk::parse(blob)?;
-    let mut zstd = decompressor();
-    let times = chunk.times(&mut zstd)?;
-    let mut samples: Vec<Sample> = times.into_iter().map(|t| (t, Values::default())).collect();
-    for column in &chunk.columns[1..] {
-        let values = chunk.decode(column, &mut zstd)?;
+    let columns = decode_columns(blob)?;
+    let rows = columns.times.into_iter().map(|t| (t, Values::default()));
+    let mut samples: Vec<Sample> = rows.collect();
+    for (metric, values) in columns.metrics {
         for (sample, value) in samples.iter_mut().zip(values) {
-            sample.1.set(column.metric, value);
+            sample.1.set(metric, value);
         }
     }
     Ok(samples)
+}
+
+/// The samples of a chunk, column by column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Columns {
+    /// Ascending.
+    pub times: Vec<Timestamp>,
+    /// By metric; a place for each time.
+    pub metrics: Vec<(MetricId, Vec<Option<i64>>)>,
+    /// How the values were rounded before.
+    pub profile: Profile,
+}
+
+/// Every column. Metrics that this build does not know are among them.
+pub fn decode_columns(blob: &[u8]) -> Result<Columns, ChunkError> {
+    let chunk = Chunk::parse(blob)?;
+    let mut zstd = decompressor();
+    let times = chunk.times(&mut zstd)?;
+    let mut metric = |column: &Column<'_>| Ok((column.metric, chunk.decode(column, &mut zstd)?));
+    let metrics = chunk.columns[1..].iter().map(&mut metric);
+    let metrics = metrics.collect::<Result<_, ChunkError>>()?;
+    Ok(Columns {
+        times,
+        metrics,
+        profile: chunk.profile,
+    })
 }
 
 /// The values of one metric, ascending by time; empty if the chunk has none.

@@ -71,6 +71,7 @@ impl Fleet {
     /// The same by other rules.
     pub fn with_rules(sim: &SimConfig, rules: impl Into<RuleBook>) -> Self {
         let config = LineConfig {
+            profile: entrenar_aggregator::chunk::Profile::Exact,
             cluster: "test".into(),
             rules: rules.into(),
             routes: Routes(vec![Route::to("on-call", Severity::Warning)]),

@@ -1,22 +1,41 @@
 //! Noisy numbers as `pco` writes them: about a tenth shorter than differences in a zstd frame, and as fast to read.
 
 use pco::wrapped::{FileCompressor, FileDecompressor};
-use pco::{ChunkConfig, errors::PcoResult};
+use pco::{ChunkConfig, DeltaSpec, errors::PcoResult};
 
 use super::ChunkError;
 
 /// Level 8 is a hundredth shorter at twice the time.
 const LEVEL: usize = 4;
 
-/// Appends all values, at least one.
+/// Appends all values, at least one. The order of differences is chosen here, because `pco` takes as long to choose as to
+/// write.
 pub(super) fn put(body: &mut Vec<u8>, values: &[i64]) -> PcoResult<()> {
     let file = FileCompressor::default();
     file.write_header(&mut *body)?;
-    let config = ChunkConfig::default().with_compression_level(LEVEL);
+    let config = ChunkConfig::default()
+        .with_compression_level(LEVEL)
+        .with_delta_spec(DeltaSpec::TryConsecutive(order(values)));
     let mut chunk = file.chunk_compressor(values, &config)?;
     chunk.write_meta(&mut *body)?;
     chunk.write_page(0, &mut *body)?;
     Ok(())
+}
+
+/// How often differences are taken: as often as makes the numbers smallest.
+fn order(values: &[i64]) -> usize {
+    let bits = |number: i64| u64::from(i64::BITS - number.unsigned_abs().leading_zeros());
+    let (mut before, mut step) = (values[0], 0);
+    let mut sizes = [0_u64; 3];
+    for value in values {
+        // Of a level it is the distance from some other value that counts.
+        sizes[0] += bits(value.wrapping_sub(values[0]));
+        let next = value.wrapping_sub(before);
+        sizes[1] += bits(next);
+        sizes[2] += bits(next.wrapping_sub(step));
+        (before, step) = (*value, next);
+    }
+    (0..3).min_by_key(|order| sizes[*order]).unwrap_or(1)
 }
 
 /// Takes `count` values, and moves on behind them.

@@ -3,11 +3,18 @@ use entrenar::metric::{ENERGY, POWER, PROCESSES, TEMPERATURE};
 use proptest::prelude::*;
 
 use super::*;
+use crate::chunk::Sample;
 
 const MINUTE: Duration = STEPS[0];
 
+/// As a chunk has them.
+fn columns(samples: &[Sample], profile: Profile) -> Columns {
+    let blob = chunk::encode(samples, profile).expect("samples");
+    chunk::decode_columns(&blob).expect("its own bytes")
+}
+
 fn decoded(samples: &[Sample], metric: MetricId, step: Duration) -> Vec<Bucket> {
-    let blob = encode(&Rollup::of(samples, step, Profile::Exact))
+    let blob = encode(&Rollup::of(&columns(samples, Profile::Exact), step))
         .expect("a rollup of samples has buckets");
     decode(&blob, metric).expect("its own bytes")
 }
@@ -145,6 +152,13 @@ proptest! {
     }
 
     #[test]
+    fn minutes_come_to_the_hours_that_samples_come_to(samples in samples()) {
+        let columns = columns(&samples, Profile::Exact);
+        let hour = STEPS[1];
+        prop_assert_eq!(Rollup::of(&columns, MINUTE).by(hour), Rollup::of(&columns, hour));
+    }
+
+    #[test]
     fn bytes_that_are_no_rollup_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(decode(&bytes, POWER).is_err());
         let mut dressed = vec![bytes::VERSION, 0, 0, 0, 0];
@@ -165,7 +179,7 @@ fn every_truncation_and_every_flipped_bit_is_noticed() {
         (Timestamp::from_secs(1_700_000_000 + second), values)
     };
     let samples: Vec<Sample> = (0..300).map(row).collect();
-    let blob = encode(&Rollup::of(&samples, MINUTE, Profile::Sensor)).expect("bytes");
+    let blob = encode(&Rollup::of(&columns(&samples, Profile::Sensor), MINUTE)).expect("bytes");
     assert_eq!(profile_of(&blob), Ok(Profile::Sensor));
     for length in 0..blob.len() {
         assert!(decode(&blob[..length], POWER).is_err(), "cut at {length}");

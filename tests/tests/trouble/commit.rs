@@ -38,6 +38,7 @@ async fn begin(store: &Arc<MemoryStore>) -> Life {
     entrenar_tests::choose_cryptography();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = LineConfig {
+        profile: entrenar_aggregator::chunk::Profile::Exact,
         cluster: "test".into(),
         rules: RuleBook::default(),
         routes: Routes::default(),
