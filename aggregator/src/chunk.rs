@@ -147,7 +147,7 @@ fn encode_sorted(samples: &[Sample], profile: Profile) -> Result<Vec<u8>, ChunkE
     let mut bodies = Vec::new();
     let mut n_columns: u16 = 0;
     let mut put = |metric: MetricId, values: &[Option<i64>]| {
-        if let Some((how, body)) = column::encode(values, &mut zstd) {
+        if let Some((how, body)) = column::encode(values, profile, &mut zstd) {
             table.extend(metric.0.to_le_bytes());
             table.push(how);
             table.extend((body.len() as u32).to_le_bytes());

@@ -2,9 +2,9 @@
 
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::ChunkError;
 use super::numbers;
 use super::varint::{self, unzigzag, zigzag};
+use super::{ChunkError, Profile};
 
 /// Some samples have no value: a bitmap stands first.
 const SPARSE: u8 = 1;
@@ -29,7 +29,11 @@ const NOISE_BITS: usize = 2;
 const PCO_LEAST: usize = 64;
 
 /// How a column was written, and its bytes. `None`: no sample has a value.
-pub(super) fn encode(values: &[Option<i64>], zstd: &mut Compressor<'_>) -> Option<(u8, Vec<u8>)> {
+pub(super) fn encode(
+    values: &[Option<i64>],
+    profile: Profile,
+    zstd: &mut Compressor<'_>,
+) -> Option<(u8, Vec<u8>)> {
     let present: Vec<i64> = values.iter().flatten().copied().collect();
     let first = *present.first()?;
     let mut how = 0;
@@ -51,7 +55,7 @@ pub(super) fn encode(values: &[Option<i64>], zstd: &mut Compressor<'_>) -> Optio
         return Some((chosen, body));
     }
     let mut other = bitmap;
-    match numbers::put(&mut other, &present) {
+    match numbers::put(&mut other, &present, profile) {
         Ok(()) if other.len() < body.len() => Some((how | PCO, other)),
         _ => Some((chosen, body)),
     }
