@@ -17,8 +17,11 @@ pub(super) const VERSION: u8 = 1;
 /// Buckets that one rollup may have: a stretch of three hours has 180 minutes, and a wrong number must not eat the memory.
 const MAX_BUCKETS: usize = 1 << 14;
 
-/// Version, checksum, step in seconds, buckets, metrics, how the rest is written.
-const HEADER: usize = 1 + 4 + 4 + 2 + 1 + 1;
+/// Version, checksum, step in seconds, buckets, metrics, how the rest is written, and how long it is as it stands.
+const HEADER: usize = 1 + 4 + 4 + 2 + 1 + 1 + 4;
+/// Where the last two are.
+const HOW: usize = 12;
+const LENGTH: usize = 13;
 /// What follows the header is a zstd frame; else it stands as it is.
 const PACKED: u8 = 1;
 /// The samples were rounded to what sensors mean; else they are exact.
@@ -68,10 +71,12 @@ pub fn encode(rollup: &Rollup) -> Result<Vec<u8>, ChunkError> {
     match zstd::bulk::compress(&payload, ZSTD_LEVEL) {
         Ok(packed) if packed.len() < payload.len() => {
             blob.push(rounded | PACKED);
+            blob.extend((payload.len() as u32).to_le_bytes());
             blob.extend(packed);
         }
         _ => {
             blob.push(rounded);
+            blob.extend((payload.len() as u32).to_le_bytes());
             blob.extend(payload);
         }
     }
@@ -88,7 +93,10 @@ pub fn profile_of(blob: &[u8]) -> Result<Profile, ChunkError> {
 /// One metric's buckets, ascending; none if the rollup has none of it.
 pub fn decode(blob: &[u8], metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
     let frame = Frame::parse(blob)?;
-    let (table, mut rest) = frame.parts()?;
+    let payload = frame.payload()?;
+    let (table, mut rest) = payload
+        .split_at_checked(frame.n_metrics * TABLE_ROW)
+        .ok_or(ChunkError::Truncated)?;
     let spans = take_spans(&mut rest, frame.n_buckets, frame.step)?;
     for row in table.chunks_exact(TABLE_ROW) {
         let length = usize::from(u16::from_le_bytes([row[3], row[4]]));
@@ -349,7 +357,10 @@ struct Frame<'a> {
     profile: Profile,
     n_buckets: usize,
     n_metrics: usize,
-    payload: Cow<'a, [u8]>,
+    is_packed: bool,
+    /// Of the payload as it stands.
+    length: usize,
+    rest: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
@@ -366,43 +377,43 @@ impl<'a> Frame<'a> {
         }
         let step = Duration::from_secs(word(5).into());
         let n_buckets = usize::from(u16::from_le_bytes([blob[9], blob[10]]));
-        if step.is_zero() || !(1..=MAX_BUCKETS).contains(&n_buckets) {
+        let length = word(LENGTH) as usize;
+        let is_sound = !step.is_zero()
+            && (1..=MAX_BUCKETS).contains(&n_buckets)
+            && length <= largest_payload(n_buckets);
+        if !is_sound {
             return Err(ChunkError::Length(n_buckets));
         }
-        let rest = &blob[HEADER..];
-        let how = blob[HEADER - 1];
+        let how = blob[HOW];
         if how & !(PACKED | SENSOR) != 0 {
             return Err(ChunkError::Malformed("unknown packing of a rollup"));
         }
-        let payload = if how & PACKED == 0 {
-            Cow::Borrowed(rest)
-        } else {
-            zstd::bulk::decompress(rest, largest_payload(n_buckets))
-                .map(Cow::Owned)
-                .map_err(|_| ChunkError::Malformed("rollup does not inflate"))?
-        };
-        let profile = match how & SENSOR {
-            0 => Profile::Exact,
-            _ => Profile::Sensor,
-        };
         Ok(Self {
             step,
-            profile,
+            profile: match how & SENSOR {
+                0 => Profile::Exact,
+                _ => Profile::Sensor,
+            },
             n_buckets,
-            n_metrics: usize::from(blob[HEADER - 2]),
-            payload,
+            n_metrics: usize::from(blob[HOW - 1]),
+            is_packed: how & PACKED != 0,
+            length,
+            rest: &blob[HEADER..],
         })
     }
 
-    /// The table, and what follows it.
-    fn parts(&self) -> Result<(&[u8], &[u8]), ChunkError> {
-        self.payload
-            .split_at_checked(self.n_metrics * TABLE_ROW)
-            .ok_or(ChunkError::Truncated)
+    /// The table and what follows it.
+    fn payload(&self) -> Result<Cow<'a, [u8]>, ChunkError> {
+        if !self.is_packed {
+            return Ok(Cow::Borrowed(self.rest));
+        }
+        zstd::bulk::decompress(self.rest, self.length)
+            .map(Cow::Owned)
+            .map_err(|_| ChunkError::Malformed("rollup does not inflate"))
     }
 }
 
-/// What a table of all metrics and their buckets take at most before compression.
+/// What a table of all metrics and their buckets take at most.
 const fn largest_payload(n_buckets: usize) -> usize {
     const NUMBERS: usize = 7;
     (n_buckets + 1) * NUMBERS * varint::MAX_BYTES * (1 + u8::MAX as usize)

@@ -64,14 +64,18 @@ pub(super) async fn rollups(
         .fetch_optional(&mut *tx)
         .await?;
     let step_s = step.as_secs() as i64;
-    let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
-        "SELECT min(a), max(b) FROM (SELECT min(stretch_ms) AS a, max(stretch_ms) AS b FROM chunk
-            UNION ALL SELECT min(stretch_ms), max(stretch_ms) FROM rollup WHERE step_s = $1)",
+    // One end a question: SQLite looks up the first or the last key for it, and walks over all of them for two at once.
+    let ends: [Option<i64>; 4] = sqlx::query_as(
+        "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk),
+            (SELECT min(stretch_ms) FROM rollup WHERE step_s = $1),
+            (SELECT max(stretch_ms) FROM rollup WHERE step_s = $1)",
     )
     .bind(step_s)
     .fetch_one(&mut *tx)
-    .await?;
-    let (Some(number), Some((first, last))) = (number, ends.0.zip(ends.1)) else {
+    .await
+    .map(|(a, b, c, d)| [a, b, c, d])?;
+    let ends = || ends.into_iter().flatten();
+    let (Some(number), Some((first, last))) = (number, ends().min().zip(ends().max())) else {
         return Ok(Vec::new());
     };
     let lengths: Vec<i64> =
