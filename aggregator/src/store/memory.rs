@@ -12,6 +12,7 @@ use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::merge::sums;
 use super::{
     Attempt, Durable, Flush, IncidentFilter, JournalEntry, JournalPosition, JournalRow, Recovered,
     Retention, SealedChunk, Snapshot, Store, StoreError, StoreResult, StoredRollup, StreamMark,
@@ -19,7 +20,6 @@ use super::{
 use crate::andon::CordKey;
 use crate::chunk;
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
-use crate::rollup;
 
 /// How a store under test fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,20 +144,20 @@ impl Kept {
         let key = (new.gpu.clone(), new.stretch);
         let Some(old) = self.chunks.get_mut(&key) else {
             self.chunks.insert(key.clone(), new);
-            return self.sum_up(&key);
+            self.sum_up(&key);
+            return Ok(());
         };
         let damaged = |error: chunk::ChunkError| StoreError::Corrupt(error.to_string());
         old.blob = chunk::merge(&old.blob, &new.blob).map_err(damaged)?;
         let (n_samples, from, to) = chunk::extent(&old.blob).map_err(damaged)?;
         (old.n_samples, old.from, old.to) = (n_samples as u32, from, to);
-        self.sum_up(&key)
+        self.sum_up(&key);
+        Ok(())
     }
 
-    fn sum_up(&mut self, key: &(GpuUuid, Timestamp)) -> StoreResult<()> {
+    fn sum_up(&mut self, key: &(GpuUuid, Timestamp)) {
         let chunk = &self.chunks[key];
-        let length = Duration::from_millis(chunk.length_ms.into());
-        let damaged = |error: chunk::ChunkError| StoreError::Corrupt(error.to_string());
-        for (step, blob) in rollup::of_chunk(&chunk.blob, length).map_err(damaged)? {
+        for (step, blob) in sums(&chunk.blob, chunk.length_ms) {
             let stored = StoredRollup {
                 stretch: chunk.stretch,
                 from: chunk.from,
@@ -166,7 +166,6 @@ impl Kept {
             };
             self.rollups.insert((step, key.0.clone(), key.1), stored);
         }
-        Ok(())
     }
 
     fn decide(&mut self, decision: Decision) -> StoreResult<()> {

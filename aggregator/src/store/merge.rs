@@ -1,9 +1,11 @@
-//! A stretch that is sealed again.
+//! A stretch that is sealed, or sealed again.
+
+use std::time::Duration;
 
 use tracing::warn;
 
 use super::SealedChunk;
-use crate::chunk;
+use crate::{chunk, rollup};
 
 /// What becomes of the blob that is stored.
 pub(super) enum Merged {
@@ -30,4 +32,14 @@ pub(super) fn merge(old: Vec<u8>, new: SealedChunk) -> Merged {
             })
         }
     }
+}
+
+/// What a chunk comes to, by step. One that cannot be read comes to nothing and is kept as it is: it must not keep the
+/// fleet from being committed, and whoever reads it is told.
+pub(super) fn sums(blob: &[u8], length_ms: u32) -> Vec<(Duration, Vec<u8>)> {
+    let length = Duration::from_millis(length_ms.into());
+    rollup::of_chunk(blob, length).unwrap_or_else(|error| {
+        warn!(%error, "could not sum up a chunk");
+        Vec::new()
+    })
 }

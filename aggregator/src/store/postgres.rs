@@ -34,6 +34,9 @@ mod retain;
 #[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "sql/stories.rs"]
 mod stories;
+#[allow(clippy::duplicate_mod, reason = "as above")]
+#[path = "sql/stretches.rs"]
+mod stretches;
 
 #[cfg(test)]
 mod tests;

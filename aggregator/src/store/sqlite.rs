@@ -22,6 +22,8 @@ mod read;
 mod retain;
 #[path = "sql/stories.rs"]
 mod stories;
+#[path = "sql/stretches.rs"]
+mod stretches;
 
 #[cfg(test)]
 mod tests;

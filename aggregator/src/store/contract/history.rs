@@ -184,6 +184,35 @@ pub(crate) async fn what_a_chunk_comes_to_stands_beside_it_and_outlives_it(store
     assert_eq!(sums(hour, base, base + 1440).await, [merged, both[1]]);
 }
 
+pub(crate) async fn a_chunk_that_cannot_be_summed_up_holds_up_nobody(store: &dyn Store) {
+    let base = stretch_second("GPU-1");
+    let good = sealed("GPU-1", base..base + 10, 3);
+    let mut bad = sealed(
+        "GPU-2",
+        stretch_second("GPU-2")..stretch_second("GPU-2") + 9,
+        1,
+    );
+    bad.blob = vec![9; 30];
+    store
+        .commit(seal(vec![bad.clone(), good.clone()]))
+        .await
+        .unwrap();
+    let minute = Duration::from_mins(1);
+    let sums = async |of: &SealedChunk| {
+        let found = store
+            .rollups(&of.gpu, minute, of.from, of.to)
+            .await
+            .unwrap();
+        found
+            .iter()
+            .map(|stored| stored.blob.is_some())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sums(&good).await, [true]);
+    // It is there, to be read sample by sample: whoever does is told that it is damaged.
+    assert_eq!(sums(&bad).await, [false]);
+}
+
 pub(crate) async fn chunks_are_found_by_gpu_and_overlap_oldest_first(store: &dyn Store) {
     let base = stretch_second("GPU-1");
     let mut hourly = sealed("GPU-1", [base + 1440], 4);

@@ -46,7 +46,7 @@ async fn keep_all(
     let mut summed = Vec::new();
     for (place, chunk) in placed {
         if inserted.remove(&(chunk.stretch.0, place.gpu)) {
-            summed.push(Summed::of(place, &chunk)?);
+            summed.push(Summed::of(place, &chunk));
         } else if let Some(merged) = merge_in(tx, memory, place, chunk).await? {
             sums::keep(tx, std::mem::take(&mut summed)).await?;
             sums::keep(tx, vec![merged]).await?;
@@ -150,5 +150,5 @@ async fn merge_in(
     .bind(place.node)
     .execute(tx)
     .await?;
-    Ok(Some(Summed::of(place, &whole)?))
+    Ok(Some(Summed::of(place, &whole)))
 }

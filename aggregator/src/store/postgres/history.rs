@@ -8,7 +8,8 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 use super::dialect::text;
 use super::partition;
-use crate::store::history::{self, ChunkRow, RollupRow, chunk, possible_starts};
+use super::stretches::starts;
+use crate::store::history::{self, ChunkRow, RollupRow, chunk};
 use crate::store::{SealedChunk, StoreResult, StoredRollup};
 
 /// Each possible key is looked up; partitions that have none of them are left alone, and with the node key the question
@@ -29,21 +30,16 @@ pub(super) async fn chunks(
     )
     .fetch_one(&mut *tx)
     .await?;
-    let (Some((number, node)), Some((first, last))) = (place, ends.0.zip(ends.1)) else {
+    let (Some((number, node)), Some(ends)) = (place, ends.0.zip(ends.1)) else {
         return Ok(Vec::new());
     };
-    let lengths: Vec<i64> =
-        sqlx::query_scalar("SELECT length_ms FROM gpu_stretch WHERE gpu_id = $1")
-            .bind(number)
-            .fetch_all(&mut *tx)
-            .await?;
-    let (first, last) = (Timestamp(first.max(from.0)), Timestamp(last.min(to.0)));
+    let starts = starts(&mut tx, &gpu, number, ends, (from, to)).await?;
     let rows: Vec<ChunkRow> = sqlx::query_as(
         "SELECT stretch_ms, length_ms, from_ms, to_ms, n_samples, blob FROM chunk
          WHERE stretch_ms = ANY ($1) AND gpu_id = $2 AND node_id = $3 AND from_ms <= $4 AND $5 <= to_ms
          ORDER BY from_ms",
     )
-    .bind(possible_starts(&gpu, lengths, first, last))
+    .bind(starts)
     .bind(number)
     .bind(node)
     .bind(to.0)
@@ -73,15 +69,10 @@ pub(super) async fn rollups(
              greatest((SELECT max(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM {table}))"
     ));
     let ends: (Option<i64>, Option<i64>) = sqlx::query_as(ends).fetch_one(&mut *tx).await?;
-    let (Some((number, node)), Some((first, last))) = (place, ends.0.zip(ends.1)) else {
+    let (Some((number, node)), Some(ends)) = (place, ends.0.zip(ends.1)) else {
         return Ok(Vec::new());
     };
-    let lengths: Vec<i64> =
-        sqlx::query_scalar("SELECT length_ms FROM gpu_stretch WHERE gpu_id = $1")
-            .bind(number)
-            .fetch_all(&mut *tx)
-            .await?;
-    let (first, last) = (Timestamp(first.max(from.0)), Timestamp(last.min(to.0)));
+    let starts = starts(&mut tx, &gpu, number, ends, (from, to)).await?;
     let rows = AssertSqlSafe(format!(
         "SELECT stretch_ms, from_ms, to_ms, blob FROM {table}
          WHERE stretch_ms = ANY ($1) AND gpu_id = $2 AND node_id = $3 AND from_ms <= $4 AND $5 <= to_ms
@@ -93,7 +84,7 @@ pub(super) async fn rollups(
          ORDER BY 2"
     ));
     let rows: Vec<RollupRow> = sqlx::query_as(rows)
-        .bind(possible_starts(&gpu, lengths, first, last))
+        .bind(starts)
         .bind(number)
         .bind(node)
         .bind(to.0)

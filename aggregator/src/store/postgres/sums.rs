@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 
 use super::partition::SUMS;
 use super::place::Place;
-use crate::rollup;
+use crate::store::merge::sums;
 use crate::store::{SealedChunk, StoreResult};
 
 /// A stretch that was summed up.
@@ -21,15 +21,14 @@ pub(super) struct Summed {
 }
 
 impl Summed {
-    pub(super) fn of(place: Place, chunk: &SealedChunk) -> StoreResult<Self> {
-        let length = Duration::from_millis(chunk.length_ms.into());
-        Ok(Self {
+    pub(super) fn of(place: Place, chunk: &SealedChunk) -> Self {
+        Self {
             place,
             stretch: chunk.stretch.0,
             from: chunk.from.0,
             to: chunk.to.0,
-            sums: rollup::of_chunk(&chunk.blob, length)?,
-        })
+            sums: sums(&chunk.blob, chunk.length_ms),
+        }
     }
 }
 

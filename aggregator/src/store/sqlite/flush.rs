@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::report::HolderChange;
@@ -14,9 +13,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::transaction::{begin, finish};
 use crate::chunk;
-use crate::rollup;
 use crate::store::error::bad_json;
-use crate::store::merge::{Merged, merge};
+use crate::store::merge::{Merged, merge, sums};
 use crate::store::{
     Flush, JournalPosition, SealedChunk, Snapshot, StoreResult, StreamMark, journal,
 };
@@ -86,7 +84,7 @@ async fn keep_chunk(
     let key = StretchKey {
         gpu,
         stretch: new.stretch,
-        length: Duration::from_millis(new.length_ms.into()),
+        length_ms: new.length_ms,
     };
     let Some((id, old)) = found else {
         keep_rollups(tx, &key, &new.blob, new.from, new.to).await?;
@@ -119,7 +117,7 @@ async fn keep_chunk(
 struct StretchKey {
     gpu: i64,
     stretch: Timestamp,
-    length: Duration,
+    length_ms: u32,
 }
 
 /// Keeps what a chunk comes to, in the place of what it came to before.
@@ -130,7 +128,7 @@ async fn keep_rollups(
     from: Timestamp,
     to: Timestamp,
 ) -> StoreResult<()> {
-    for (step, sums) in rollup::of_chunk(blob, key.length)? {
+    for (step, packed) in sums(blob, key.length_ms) {
         sqlx::query(
             "INSERT INTO rollup (step_s, stretch_ms, gpu_id, from_ms, to_ms, blob)
              VALUES ($1, $2, $3, $4, $5, $6)
@@ -142,7 +140,7 @@ async fn keep_rollups(
         .bind(key.gpu)
         .bind(from.0)
         .bind(to.0)
-        .bind(sums)
+        .bind(packed)
         .execute(&mut *tx)
         .await?;
     }

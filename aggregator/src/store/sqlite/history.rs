@@ -6,7 +6,8 @@ use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
 use sqlx::SqlitePool;
 
-use crate::store::history::{self, ChunkRow, RollupRow, chunk, possible_starts};
+use super::stretches::starts;
+use crate::store::history::{self, ChunkRow, RollupRow, chunk};
 use crate::store::{SealedChunk, StoreResult, StoredRollup};
 
 /// Each possible key is looked up.
@@ -26,16 +27,10 @@ pub(super) async fn chunks(
     )
     .fetch_one(&mut *tx)
     .await?;
-    let (Some(number), Some((first, last))) = (number, ends.0.zip(ends.1)) else {
+    let (Some(number), Some(ends)) = (number, ends.0.zip(ends.1)) else {
         return Ok(Vec::new());
     };
-    let lengths: Vec<i64> =
-        sqlx::query_scalar("SELECT length_ms FROM gpu_stretch WHERE gpu_id = $1")
-            .bind(number)
-            .fetch_all(&mut *tx)
-            .await?;
-    let (first, last) = (Timestamp(first.max(from.0)), Timestamp(last.min(to.0)));
-    let starts = possible_starts(&gpu, lengths, first, last);
+    let starts = starts(&mut tx, &gpu, number, ends, (from, to)).await?;
     let rows: Vec<ChunkRow> = sqlx::query_as(
         "SELECT stretch_ms, length_ms, from_ms, to_ms, n_samples, blob
          FROM json_each($1) AS start CROSS JOIN chunk ON stretch_ms = start.value AND gpu_id = $2
@@ -75,16 +70,10 @@ pub(super) async fn rollups(
     .await
     .map(|(a, b, c, d)| [a, b, c, d])?;
     let ends = || ends.into_iter().flatten();
-    let (Some(number), Some((first, last))) = (number, ends().min().zip(ends().max())) else {
+    let (Some(number), Some(ends)) = (number, ends().min().zip(ends().max())) else {
         return Ok(Vec::new());
     };
-    let lengths: Vec<i64> =
-        sqlx::query_scalar("SELECT length_ms FROM gpu_stretch WHERE gpu_id = $1")
-            .bind(number)
-            .fetch_all(&mut *tx)
-            .await?;
-    let (first, last) = (Timestamp(first.max(from.0)), Timestamp(last.min(to.0)));
-    let starts = possible_starts(&gpu, lengths, first, last);
+    let starts = starts(&mut tx, &gpu, number, ends, (from, to)).await?;
     let rows: Vec<RollupRow> = sqlx::query_as(
         "WITH start AS MATERIALIZED (SELECT value FROM json_each($1))
          SELECT stretch_ms, from_ms, to_ms, blob FROM start
