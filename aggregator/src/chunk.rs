@@ -9,6 +9,8 @@ pub mod profile;
 pub mod stretch;
 pub(crate) mod varint;
 
+use std::ops::Range;
+
 use entrenar::gpu::Values;
 use entrenar::metric::{METRIC_COUNT, MetricId};
 use entrenar::unit::Timestamp;
@@ -91,7 +93,7 @@ pub fn decode_columns(blob: &[u8]) -> Result<Columns, ChunkError> {
     let chunk = Chunk::parse(blob)?;
     let mut zstd = decompressor();
     let times = chunk.times(&mut zstd)?;
-    let mut metric = |column: &Column<'_>| Ok((column.metric, chunk.decode(column, &mut zstd)?));
+    let mut metric = |column: &Column| Ok((column.metric, chunk.decode(column, &mut zstd)?));
     let metrics = chunk.columns[1..].iter().map(&mut metric);
     let metrics = metrics.collect::<Result<_, ChunkError>>()?;
     Ok(Columns {
@@ -104,17 +106,36 @@ pub fn decode_columns(blob: &[u8]) -> Result<Columns, ChunkError> {
 /// The values of one metric, ascending by time; empty if the chunk has none.
 pub fn decode_metric(blob: &[u8], metric: MetricId) -> Result<Vec<(Timestamp, i64)>, ChunkError> {
     let chunk = Chunk::parse(blob)?;
-    let Some(column) = chunk.columns[1..].iter().find(|c| c.metric == metric) else {
+    if chunk.column(metric).is_none() {
         return Ok(Vec::new());
-    };
-    let mut zstd = decompressor();
-    let values = chunk.decode(column, &mut zstd)?;
-    let times = chunk.times(&mut zstd)?;
-    Ok(times
-        .into_iter()
-        .zip(values)
-        .filter_map(|(at, value)| Some((at, value?)))
-        .collect())
+    }
+    let times = chunk.times(&mut decompressor())?;
+    chunk.points(metric, &times)
+}
+
+/// A chunk that several metrics are read from: its checksum, its table and its times were looked at once.
+pub struct Opened {
+    chunk: Chunk<Vec<u8>>,
+    times: Vec<Timestamp>,
+}
+
+impl Opened {
+    /// Looks at a chunk.
+    pub fn new(blob: Vec<u8>) -> Result<Self, ChunkError> {
+        let chunk = Chunk::parse(blob)?;
+        let times = chunk.times(&mut decompressor())?;
+        Ok(Self { chunk, times })
+    }
+
+    /// The values of one metric, ascending by time; empty if the chunk has none.
+    pub fn metric(&self, metric: MetricId) -> Result<Vec<(Timestamp, i64)>, ChunkError> {
+        self.chunk.points(metric, &self.times)
+    }
+
+    /// How its values were rounded before it was written.
+    pub const fn profile(&self) -> Profile {
+        self.chunk.profile
+    }
 }
 
 /// Both chunks as one, by time; of two samples at the same time the one of `first` is kept.
@@ -197,20 +218,23 @@ fn decompressor() -> Decompressor<'static> {
 }
 
 /// A chunk whose checksum and table are in order; columns are still encoded. The first column is the time.
-struct Chunk<'a> {
+struct Chunk<B> {
+    blob: B,
     n_samples: usize,
     profile: Profile,
-    columns: Vec<Column<'a>>,
+    columns: Vec<Column>,
 }
 
-struct Column<'a> {
+struct Column {
     metric: MetricId,
     how: u8,
-    body: &'a [u8],
+    /// Where it lies in the chunk.
+    body: Range<usize>,
 }
 
-impl<'a> Chunk<'a> {
-    fn parse(blob: &'a [u8]) -> Result<Self, ChunkError> {
+impl<B: AsRef<[u8]>> Chunk<B> {
+    fn parse(chunk: B) -> Result<Self, ChunkError> {
+        let blob = chunk.as_ref();
         let header = match blob.first() {
             None => return Err(ChunkError::Truncated),
             Some(&VERSION) => HEADER,
@@ -231,7 +255,7 @@ impl<'a> Chunk<'a> {
             _ => Some(Profile::Exact),
         };
         let profile = profile.ok_or(ChunkError::Malformed("unknown profile"))?;
-        let columns = Column::table(&blob[header..], n_columns)?;
+        let columns = Column::table(blob, header, n_columns)?;
         if columns.first().is_none_or(|c| c.metric != TIME) {
             return Err(ChunkError::Malformed("no times"));
         }
@@ -239,6 +263,7 @@ impl<'a> Chunk<'a> {
             n_samples,
             profile,
             columns,
+            blob: chunk,
         })
     }
 
@@ -251,34 +276,61 @@ impl<'a> Chunk<'a> {
             .ok_or(ChunkError::Malformed("a sample without a time"))
     }
 
+    fn column(&self, metric: MetricId) -> Option<&Column> {
+        self.columns[1..].iter().find(|c| c.metric == metric)
+    }
+
+    /// One metric's values with their times; none if it has none of it.
+    fn points(
+        &self,
+        metric: MetricId,
+        times: &[Timestamp],
+    ) -> Result<Vec<(Timestamp, i64)>, ChunkError> {
+        let Some(column) = self.column(metric) else {
+            return Ok(Vec::new());
+        };
+        let body = &self.blob.as_ref()[column.body.clone()];
+        let (present, values) =
+            column::decode_present(column.how, body, self.n_samples, &mut decompressor())?;
+        let times = times.iter().copied();
+        let Some(present) = present else {
+            return Ok(times.zip(values).collect());
+        };
+        let has_value = times.zip(present).filter(|(_, there)| *there);
+        Ok(has_value.map(|(at, _)| at).zip(values).collect())
+    }
+
     fn decode(
         &self,
-        column: &Column<'_>,
+        column: &Column,
         zstd: &mut Decompressor<'_>,
     ) -> Result<Vec<Option<i64>>, ChunkError> {
-        column::decode(column.how, column.body, self.n_samples, zstd)
+        let body = &self.blob.as_ref()[column.body.clone()];
+        column::decode(column.how, body, self.n_samples, zstd)
     }
 }
 
-impl<'a> Column<'a> {
+impl Column {
     /// Cuts the bytes after the header into columns; they must fit to the last byte.
-    fn table(bytes: &'a [u8], n_columns: usize) -> Result<Vec<Self>, ChunkError> {
-        let (table, mut bodies) = bytes
+    fn table(blob: &[u8], header: usize, n_columns: usize) -> Result<Vec<Self>, ChunkError> {
+        let (table, bodies) = blob[header..]
             .split_at_checked(n_columns * TABLE_ROW)
             .ok_or(ChunkError::Truncated)?;
+        let mut begin = blob.len() - bodies.len();
         let mut columns = Vec::with_capacity(n_columns);
         for row in table.chunks_exact(TABLE_ROW) {
-            let (body, rest) = bodies
-                .split_at_checked(u32_at(row, 3) as usize)
-                .ok_or(ChunkError::Truncated)?;
-            bodies = rest;
+            let end = begin.saturating_add(u32_at(row, 3) as usize);
+            if end > blob.len() {
+                return Err(ChunkError::Truncated);
+            }
             columns.push(Self {
                 metric: MetricId(u16_at(row, 0)),
                 how: row[2],
-                body,
+                body: begin..end,
             });
+            begin = end;
         }
-        if bodies.is_empty() {
+        if begin == blob.len() {
             Ok(columns)
         } else {
             Err(ChunkError::Malformed("bytes after the last column"))

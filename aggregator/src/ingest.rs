@@ -2,6 +2,7 @@
 //!
 //! A task per connection decodes, so that the line only takes in. It decides nothing.
 
+mod serve;
 mod session;
 
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use crate::access::{Access, AgentGrant};
 use crate::line::driver::LineHandle;
 use crate::status::Vitals;
 
+pub(crate) use serve::serve;
 use session::Session;
 
 /// Acknowledgements that wait for a slow agent; the newest says all, so two are enough.

@@ -12,12 +12,13 @@ pub mod fold;
 pub mod function;
 pub mod gather;
 pub mod grid;
+mod hands;
 pub mod holding;
 pub mod select;
+mod shelf;
 pub mod source;
 pub mod step;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use entrenar::gpu::GpuUuid;
@@ -26,6 +27,7 @@ use entrenar::unit::Timestamp;
 
 use self::bucket::Bucket;
 use self::fold::{Closed, Fold};
+use self::hands::Hands;
 use self::holding::Holding;
 use self::source::{Piece, Source};
 use self::step::Steps;
@@ -82,78 +84,107 @@ pub async fn series(
     head: Vec<Point>,
     budget: &mut Budget,
 ) -> Result<Vec<Point>, QueryError> {
-    points(Source::new(store, question.clone(), head), budget).await
+    let source = Source::new(store, question.clone(), head);
+    Ok(points(vec![source], budget).await?.concat())
 }
 
-/// Every point of a series, ascending.
-pub async fn points(mut source: Source<'_>, budget: &mut Budget) -> Result<Vec<Point>, QueryError> {
-    let mut points = Vec::new();
-    while let Some(piece) = source.next(budget).await? {
+/// Every point of some series of one GPU, ascending, in the order of the series.
+pub async fn points(
+    sources: Vec<Source<'_>>,
+    budget: &mut Budget,
+) -> Result<Vec<Vec<Point>>, QueryError> {
+    let mut points = vec![Vec::new(); sources.len()];
+    let see = |of: usize, piece, budget: &mut Budget| {
         // Of a source that is asked for points; a rollup has none.
         if let Piece::Points(more) = piece {
             budget.spend(more.len())?;
-            points.extend(more);
+            points[of].extend(more);
         }
-    }
+        Ok(())
+    };
+    read(sources, budget, see).await?;
     Ok(points)
 }
 
-/// One series in steps: `over` is shown every step that has a sample. The same for everyone who asks, wherever the
-/// series lies and in whatever pieces.
-pub async fn fold(
-    source: Source<'_>,
+/// Some series of one GPU in steps: `over` is shown every step of each that has a sample. The same for everyone who asks,
+/// wherever the series lie and in whatever pieces.
+pub async fn fold<'a>(
+    sources: Vec<Source<'a>>,
     steps: Steps,
     budget: &mut Budget,
-    mut over: impl FnMut(&Closed),
+    mut over: impl FnMut(usize, &Closed),
 ) -> Result<(), QueryError> {
-    let mut source = source.in_steps(&steps, Vec::new());
-    let mut fold = Fold::new(steps);
-    while let Some(piece) = source.next(budget).await? {
+    let in_steps = |source: Source<'a>| (source.in_steps(&steps, Vec::new()), Fold::new(steps));
+    let (sources, mut folds): (Vec<_>, Vec<_>) = sources.into_iter().map(in_steps).unzip();
+    let see = |of: usize, piece, _: &mut Budget| {
+        let (fold, mut over) = (&mut folds[of], |closed: &Closed| over(of, closed));
         match piece {
             Piece::Points(points) => points.into_iter().for_each(|p| fold.point(p, &mut over)),
             Piece::Buckets(buckets) => buckets.into_iter().for_each(|b| fold.bucket(b, &mut over)),
         }
+        Ok(())
+    };
+    read(sources, budget, see).await?;
+    for (of, fold) in folds.into_iter().enumerate() {
+        fold.finish(|closed| over(of, closed));
     }
-    fold.finish(over);
     Ok(())
 }
 
 /// The same, each job for itself: a sample belongs to whoever held the GPU when it was taken. What a counter gained between
 /// the last sample of one holder and the first of the next is nobody's.
-pub async fn fold_by_job(
-    source: Source<'_>,
+pub async fn fold_by_job<'a>(
+    sources: Vec<Source<'a>>,
     steps: Steps,
     holding: &Holding,
     budget: &mut Budget,
-    mut over: impl FnMut(Option<&str>, &Closed),
+    mut over: impl FnMut(usize, Option<&str>, &Closed),
 ) -> Result<(), QueryError> {
-    let mut source = source.in_steps(&steps, holding.changes());
-    // One that goes on, and those of holders that may come back.
-    let mut now: Option<(Option<&str>, Fold)> = None;
-    let mut others: BTreeMap<Option<&str>, Fold> = BTreeMap::new();
-    while let Some(piece) = source.next(budget).await? {
-        let buckets = match piece {
-            Piece::Points(points) => points.into_iter().map(Bucket::of).collect(),
-            Piece::Buckets(buckets) => buckets,
-        };
-        for bucket in buckets {
-            let job = holding.at(bucket.began()).map(|holder| holder.job.as_str());
-            if now.as_ref().is_none_or(|(of, _)| *of != job) {
-                others.extend(now.take());
-                let mut fold = others.remove(&job).unwrap_or_else(|| Fold::new(steps));
-                fold.part();
-                now = Some((job, fold));
-            }
-            if let Some((_, fold)) = &mut now {
-                fold.bucket(bucket, |closed| over(job, closed));
-            }
+    let in_steps = |source: Source<'a>| {
+        let source = source.in_steps(&steps, holding.changes());
+        (source, Hands::new(holding, steps))
+    };
+    let (sources, mut hands): (Vec<_>, Vec<_>) = sources.into_iter().map(in_steps).unzip();
+    let see = |of: usize, piece, _: &mut Budget| {
+        let mut over = |job: Option<&str>, closed: &Closed| over(of, job, closed);
+        match piece {
+            Piece::Points(points) => points
+                .into_iter()
+                .for_each(|p| hands[of].take(Bucket::of(p), &mut over)),
+            Piece::Buckets(buckets) => buckets
+                .into_iter()
+                .for_each(|b| hands[of].take(b, &mut over)),
         }
-    }
-    others.extend(now);
-    for (job, fold) in others {
-        fold.finish(|closed| over(job, closed));
+        Ok(())
+    };
+    read(sources, budget, see).await?;
+    for (of, hands) in hands.into_iter().enumerate() {
+        hands.finish(|job, closed| over(of, job, closed));
     }
     Ok(())
+}
+
+/// Shows the pieces of several series, each in order, page by page: what all have in common is read once.
+async fn read(
+    mut sources: Vec<Source<'_>>,
+    budget: &mut Budget,
+    mut see: impl FnMut(usize, Piece, &mut Budget) -> Result<(), QueryError>,
+) -> Result<(), QueryError> {
+    loop {
+        let mut is_over = true;
+        for (of, source) in sources.iter_mut().enumerate() {
+            let Some(pieces) = source.page(budget).await? else {
+                continue;
+            };
+            is_over = false;
+            for piece in pieces {
+                see(of, piece, budget)?;
+            }
+        }
+        if is_over {
+            return Ok(());
+        }
+    }
 }
 
 /// In the unit that people see, with a `None` where samples are missing: a line must not be drawn across it. `spacing` is

@@ -12,21 +12,18 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use entrenar::clock::{Clock, SystemClock};
-use entrenar_proto::wire::telemetry_server::TelemetryServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::access::{Access, Protection, may_listen};
 use crate::andon::RuleBook;
 use crate::config::Config;
 use crate::database::Database;
-use crate::ingest::Ingest;
+use crate::ingest::{self, Ingest};
 use crate::leave::Leave;
 use crate::line::driver::{Driver, LineHandle};
 use crate::line::{Line, LineConfig};
@@ -53,18 +50,6 @@ const KEEP_INCIDENTS: Duration = Duration::from_hours(90 * 24);
 
 /// A process leaves within this time after it was told to.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
-
-/// gRPC: an idle connection is asked for a sign of life this often, and given this long.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-
-/// gRPC: a connection lives at most this long, so that load moves and revoked certificates end.
-const CONNECTION_AGE: Duration = Duration::from_hours(1);
-
-/// gRPC: streams of one connection.
-const STREAMS_PER_CONNECTION: u32 = 4;
-
-/// gRPC: bytes that may be on their way in one stream, and in one connection.
-const WINDOWS: (u32, u32) = (256 * 1024, 512 * 1024);
 
 /// Why a start failed, by what the operator does about it.
 #[derive(Debug)]
@@ -202,7 +187,7 @@ pub async fn start(
         stop: stop.clone(),
         connections: AtomicU64::new(0),
     };
-    tasks.push(serve_grpc(&config, &access, ingest, grpc, stop.clone())?);
+    tasks.push(ingest::serve(&config, ingest, grpc, stop.clone())?);
     let web = Arc::new(Web {
         line: line.clone(),
         store: Arc::clone(&store),
@@ -337,54 +322,6 @@ async fn recover(
         info!(n_rows, took_ms, "journal replayed");
     }
     Ok(line)
-}
-
-fn serve_grpc(
-    config: &Config,
-    access: &Access,
-    ingest: Ingest,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> Result<JoinHandle<()>, StartError> {
-    let mut server = Server::builder();
-    if let Some(tls) =
-        tls::for_grpc(config, access.asks_agents()).map_err(StartError::Configuration)?
-    {
-        server = server
-            .tls_config(tls)
-            .context("--tls-cert, --tls-key")
-            .map_err(StartError::Configuration)?;
-    }
-    let service =
-        TelemetryServer::new(ingest).max_decoding_message_size(entrenar_proto::MAX_MESSAGE_BYTES);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(entrenar_proto::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|e| StartError::Failed(e.into()))?;
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    let router = server
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_connection_age(CONNECTION_AGE)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
-        .tcp_nodelay(true)
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(service);
-    Ok(tokio::spawn(async move {
-        health_reporter
-            .set_serving::<TelemetryServer<Ingest>>()
-            .await;
-        let incoming = TcpListenerStream::new(listener);
-        if let Err(error) = router
-            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-            .await
-        {
-            warn!(%error, "the gRPC server ended");
-        }
-    }))
 }
 
 async fn retain(

@@ -76,6 +76,22 @@ pub(super) fn decode(
     n_samples: usize,
     zstd: &mut Decompressor<'_>,
 ) -> Result<Vec<Option<i64>>, ChunkError> {
+    let (present, values) = decode_present(how, body, n_samples, zstd)?;
+    let Some(present) = present else {
+        return Ok(values.into_iter().map(Some).collect());
+    };
+    let mut values = values.into_iter();
+    let place = |there| if there { values.next() } else { None };
+    Ok(present.into_iter().map(place).collect())
+}
+
+/// The values that there are, and which of `n_samples` samples have one; `None`: all of them.
+pub(super) fn decode_present(
+    how: u8,
+    body: &[u8],
+    n_samples: usize,
+    zstd: &mut Decompressor<'_>,
+) -> Result<(Option<Vec<bool>>, Vec<i64>), ChunkError> {
     if how & !KNOWN != 0 {
         return Err(ChunkError::Malformed("unknown column encoding"));
     }
@@ -89,15 +105,13 @@ pub(super) fn decode(
         plain.as_slice()
     };
     let present = take_bitmap(&mut bytes, how, n_samples)?;
-    let count = present.iter().filter(|p| **p).count();
-    let mut values = take_values(&mut bytes, how, count)?.into_iter();
+    let there = |present: &Vec<bool>| present.iter().filter(|p| **p).count();
+    let count = present.as_ref().map_or(n_samples, there);
+    let values = take_values(&mut bytes, how, count)?;
     if !bytes.is_empty() {
         return Err(ChunkError::Malformed("bytes after the last value"));
     }
-    Ok(present
-        .into_iter()
-        .map(|there| if there { values.next() } else { None })
-        .collect())
+    Ok((present, values))
 }
 
 /// What a column of `n_samples` values takes at most before compression.
@@ -112,17 +126,20 @@ fn put_bitmap(body: &mut Vec<u8>, values: &[Option<i64>]) {
     }
 }
 
-fn take_bitmap(bytes: &mut &[u8], how: u8, n_samples: usize) -> Result<Vec<bool>, ChunkError> {
+fn take_bitmap(
+    bytes: &mut &[u8],
+    how: u8,
+    n_samples: usize,
+) -> Result<Option<Vec<bool>>, ChunkError> {
     if how & SPARSE == 0 {
-        return Ok(vec![true; n_samples]);
+        return Ok(None);
     }
     let (bitmap, rest) = bytes
         .split_at_checked(n_samples.div_ceil(8))
         .ok_or(ChunkError::Malformed("bitmap cut short"))?;
     *bytes = rest;
-    Ok((0..n_samples)
-        .map(|i| bitmap[i / 8] >> (i % 8) & 1 == 1)
-        .collect())
+    let bit = |i: usize| bitmap[i / 8] >> (i % 8) & 1 == 1;
+    Ok(Some((0..n_samples).map(bit).collect()))
 }
 
 /// Writes the shorter of first and second differences; returns the flag that says which.

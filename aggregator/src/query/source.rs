@@ -5,18 +5,21 @@
 //! changed hands, or it was stored before sums were.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::gpu::GpuUuid;
+use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 
 use super::bucket::Bucket;
 use super::budget::Budget;
+use super::shelf::{Shelf, Stored};
 use super::step::Steps;
 use super::{Point, QueryError, Question};
-use crate::chunk::{self, ChunkError};
+use crate::chunk::{ChunkError, Sample};
 use crate::rollup;
-use crate::store::{SealedChunk, Store, StoredRollup};
+use crate::store::{Store, StoredRollup};
 
 /// The store is asked for this much history at a time: what is in memory at once, and how often a question can be given up.
 const PAGE: Duration = Duration::from_hours(6);
@@ -34,7 +37,7 @@ pub enum Piece {
 
 /// A series that is being read. Dropping it between two pieces ends the reading.
 pub struct Source<'a> {
-    store: &'a dyn Store,
+    shelf: Arc<Shelf<'a>>,
     question: Question,
     /// What the head has and was not shown yet, the latest first.
     head: Vec<Point>,
@@ -52,10 +55,16 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// `head` is what the head answered to the same question, ascending, and it must have been asked *before* this is
     /// made: what is sealed in between is then seen twice, and not never.
-    pub fn new(store: &'a dyn Store, question: Question, mut head: Vec<Point>) -> Self {
+    pub fn new(store: &'a dyn Store, question: Question, head: Vec<Point>) -> Self {
+        let shelf = Shelf::new(store, question.gpu.clone());
+        Self::of(Arc::new(shelf), question, head)
+    }
+
+    /// The same, of a GPU of which other metrics are read beside this one.
+    fn of(shelf: Arc<Shelf<'a>>, question: Question, mut head: Vec<Point>) -> Self {
         head.reverse();
         Self {
-            store,
+            shelf,
             head,
             from: question.from,
             page: PAGE,
@@ -83,21 +92,34 @@ impl<'a> Source<'a> {
 
     /// The next piece that is not empty; `None` at the end.
     pub async fn next(&mut self, budget: &mut Budget) -> Result<Option<Piece>, QueryError> {
-        loop {
-            if let Some(piece) = self.ready.pop_front() {
-                return Ok(Some(piece));
-            }
-            if self.is_over {
-                return Ok(None);
-            }
-            let (from, to) = (self.from, self.page_end());
-            match self.step {
-                None => self.read_points(from, to, budget).await?,
-                Some(step) => self.read_sums(step, from, to, budget).await?,
-            }
-            self.is_over = to == self.question.to;
-            self.from = to + Duration::from_millis(1);
+        while self.ready.is_empty() && !self.is_over {
+            self.read_page(budget).await?;
         }
+        Ok(self.ready.pop_front())
+    }
+
+    /// The pieces of the next page of time, which may be none; `None` at the end. The pages of all metrics that are read
+    /// from one shelf are the same.
+    pub async fn page(
+        &mut self,
+        budget: &mut Budget,
+    ) -> Result<Option<VecDeque<Piece>>, QueryError> {
+        if self.is_over {
+            return Ok(None);
+        }
+        self.read_page(budget).await?;
+        Ok(Some(std::mem::take(&mut self.ready)))
+    }
+
+    async fn read_page(&mut self, budget: &mut Budget) -> Result<(), QueryError> {
+        let (from, to) = (self.from, self.page_end());
+        match self.step {
+            None => self.read_points(from, to, budget).await?,
+            Some(step) => self.read_sums(step, from, to, budget).await?,
+        }
+        self.is_over = to == self.question.to;
+        self.from = to + Duration::from_millis(1);
+        Ok(())
     }
 
     /// The last millisecond of the page that begins now.
@@ -116,7 +138,7 @@ impl<'a> Source<'a> {
         to: Timestamp,
         budget: &mut Budget,
     ) -> Result<(), QueryError> {
-        let chunks = self.store.chunks(&self.question.gpu, from, to).await?;
+        let chunks = self.shelf.chunks(from, to).await?;
         // Through years without data in longer and longer steps.
         self.page = if chunks.is_empty() {
             self.page * 2
@@ -124,8 +146,8 @@ impl<'a> Source<'a> {
             PAGE
         };
         let mut points = Vec::new();
-        for chunk in &chunks {
-            budget.read(chunk.n_samples as usize)?;
+        for chunk in chunks.iter() {
+            budget.read(chunk.n_samples)?;
             points.extend(within(self.decode(chunk, budget)?, from, to));
         }
         points.extend(self.of_head(to, budget)?);
@@ -141,8 +163,7 @@ impl<'a> Source<'a> {
         to: Timestamp,
         budget: &mut Budget,
     ) -> Result<(), QueryError> {
-        let gpu = self.question.gpu.clone();
-        let stored = self.store.rollups(&gpu, step, from, to).await?;
+        let stored = self.shelf.rollups(step, from, to).await?;
         let recent = self.of_head(to, budget)?;
         let mut points = Vec::new();
         let mut sums: Vec<Vec<Bucket>> = Vec::new();
@@ -195,12 +216,11 @@ impl<'a> Source<'a> {
         to: Timestamp,
         budget: &mut Budget,
     ) -> Result<Vec<Point>, QueryError> {
-        let gpu = &self.question.gpu;
-        let chunks = self.store.chunks(gpu, stretch.from, stretch.to).await?;
+        let chunks = self.shelf.chunks(stretch.from, stretch.to).await?;
         let Some(chunk) = chunks.iter().find(|c| c.stretch == stretch.stretch) else {
             return Ok(Vec::new());
         };
-        budget.read(chunk.n_samples as usize)?;
+        budget.read(chunk.n_samples)?;
         Ok(within(self.decode(chunk, budget)?, from, to).collect())
     }
 
@@ -241,20 +261,43 @@ impl<'a> Source<'a> {
     }
 
     fn damaged(&self, stretch: Timestamp, source: ChunkError) -> QueryError {
-        let gpu: GpuUuid = self.question.gpu.clone();
         QueryError::Damaged {
-            gpu,
+            gpu: self.shelf.gpu().clone(),
             stretch,
             source,
         }
     }
 
-    fn decode(&self, chunk: &SealedChunk, budget: &mut Budget) -> Result<Vec<Point>, QueryError> {
-        let damaged = |source| self.damaged(chunk.stretch, source);
-        let points = chunk::decode_metric(&chunk.blob, self.question.metric).map_err(damaged)?;
-        budget.saw(chunk::profile_of(&chunk.blob).map_err(damaged)?);
+    fn decode(&self, chunk: &Stored, budget: &mut Budget) -> Result<Vec<Point>, QueryError> {
+        let read = chunk.metric(self.question.metric);
+        let (points, profile) = read.map_err(|source| self.damaged(chunk.stretch, source))?;
+        budget.saw(profile);
         Ok(points)
     }
+}
+
+/// Some metrics of one GPU between two instants, both included, to be read side by side. `recent` is what the head has of
+/// that time, asked before.
+pub fn side_by_side<'a>(
+    store: &'a dyn Store,
+    gpu: &GpuUuid,
+    metrics: &[MetricId],
+    (from, to): (Timestamp, Timestamp),
+    recent: &[Sample],
+) -> Vec<Source<'a>> {
+    let shelf = Arc::new(Shelf::new(store, gpu.clone()));
+    let of_metric = |metric: &MetricId| {
+        let question = Question {
+            gpu: gpu.clone(),
+            metric: *metric,
+            from,
+            to,
+        };
+        let point = |(at, values): &Sample| Some((*at, values.get(*metric)?));
+        let head = recent.iter().filter_map(point).collect();
+        Source::of(Arc::clone(&shelf), question, head)
+    };
+    metrics.iter().map(of_metric).collect()
 }
 
 /// Sums of which step may stand for samples in these steps.

@@ -5,6 +5,7 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::function::Function;
+use super::source::side_by_side;
 use super::*;
 use crate::head::{Arrival, Group, Head};
 use crate::store::{Flush, JournalEntry, JournalPosition, MemoryStore, SqliteStore, StoreResult};
@@ -153,24 +154,24 @@ impl<S: Store> Line<S> {
             .unwrap()
     }
 
-    /// A minute each, from the beginning of time to 5000 s.
-    async fn ask_steps(&self, metric: &str, function: &str) -> Vec<Option<f64>> {
-        let metric = by_name(metric).unwrap();
-        let function = Function::parse(function, metric).unwrap();
-        let steps = minutes();
-        let question = Question {
-            gpu: gpu(),
-            metric: metric.id,
-            from: steps.from(),
-            to: steps.to(),
+    /// Some metrics side by side, a minute each, from the beginning of time to 5000 s.
+    async fn ask_steps(&self, asked: &[(&str, &str)]) -> Vec<Vec<Option<f64>>> {
+        let metric = |(metric, function): &(&str, &str)| {
+            let metric = by_name(metric).unwrap();
+            (metric, Function::parse(function, metric).unwrap())
         };
-        let head = self
-            .head
-            .range(&question.gpu, metric.id, question.from, question.to);
-        let source = Source::new(&self.store, question, head);
-        let mut values = vec![None; steps.len()];
-        let over = |step: &Closed| values[step.place] = function.value(metric, step);
-        fold(source, steps, &mut Budget::default(), over)
+        let asked: Vec<_> = asked.iter().map(metric).collect();
+        let metrics: Vec<_> = asked.iter().map(|(metric, _)| metric.id).collect();
+        let steps = minutes();
+        let extent = (steps.from(), steps.to());
+        let recent = self.head.samples(&gpu(), extent.0, extent.1);
+        let sources = side_by_side(&self.store, &gpu(), &metrics, extent, &recent);
+        let mut values = vec![vec![None; steps.len()]; asked.len()];
+        let over = |of: usize, step: &Closed| {
+            let (metric, function) = asked[of];
+            values[of][step.place] = function.value(metric, step);
+        };
+        fold(sources, steps, &mut Budget::default(), over)
             .await
             .unwrap();
         values
@@ -258,11 +259,11 @@ async fn check<S: Store>(store: S, steps: Vec<Step>, reopen: impl AsyncFn(S) -> 
             expected(700, 1500)
         );
         let naive = Naive::of(&delivered);
-        assert_eq!(line.ask_steps("power_watts", "mean").await, naive.mean);
-        assert_eq!(
-            line.ask_steps("pcie_tx_bytes_total", "increase").await,
-            naive.increase
-        );
+        let (mean, increase) = (("power_watts", "mean"), ("pcie_tx_bytes_total", "increase"));
+        let alone = line.ask_steps(&[mean]).await;
+        assert_eq!(alone, std::slice::from_ref(&naive.mean));
+        let both = line.ask_steps(&[increase, mean]).await;
+        assert_eq!(both, [naive.increase, naive.mean]);
         let slow = line.ask(PROCESSES, 0, 5000).await;
         assert_eq!(
             slow.len(),
@@ -457,11 +458,11 @@ fn a_gap_between_two_holders_is_nobodys() {
     let source = Source::new(&store, question, head.collect());
     let mut told = Vec::new();
     let metric = by_name("pcie_tx_bytes_total").unwrap();
-    let over = |job: Option<&str>, step: &Closed| {
+    let over = |_, job: Option<&str>, step: &Closed| {
         let gained = Function::Increase.value(metric, step);
         told.push((job.map(str::to_owned), step.bucket.count, gained));
     };
-    fold_by_job(source, steps, &holding, &mut Budget::default(), over)
+    fold_by_job(vec![source], steps, &holding, &mut Budget::default(), over)
         .now_or_never()
         .unwrap()
         .unwrap();

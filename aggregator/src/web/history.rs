@@ -16,7 +16,7 @@ use crate::query::Question;
 use crate::query::function::Function;
 use crate::query::holding::Holding;
 use crate::query::select::{Filter, Seat};
-use crate::query::source::Source;
+use crate::query::source::{Source, side_by_side};
 use crate::query::step::Steps;
 
 /// A counter's last reading before the first step is looked for this far back: else the first step would miss what was
@@ -47,10 +47,30 @@ pub(super) async fn source<'a>(
     Ok(Source::new(web.store.as_ref(), question, recent))
 }
 
-/// What must be read for these steps.
-pub(super) fn extent(steps: &Steps, function: Function) -> (Timestamp, Timestamp) {
+/// Some metrics of one GPU, to be read side by side.
+pub(super) async fn sources<'a>(
+    web: &'a Web,
+    gpu: &GpuUuid,
+    metrics: &[&'static Metric],
+    (from, to): (Timestamp, Timestamp),
+) -> Answer<Vec<Source<'a>>> {
+    if let [metric] = metrics {
+        return Ok(vec![source(web, gpu, metric, (from, to)).await?]);
+    }
+    let of_gpu = gpu.clone();
+    let recent = web
+        .line
+        .ask(move |line| line.recent_samples(&of_gpu, from, to));
+    let recent = recent.await?;
+    let metrics: Vec<_> = metrics.iter().map(|metric| metric.id).collect();
+    let store = web.store.as_ref();
+    Ok(side_by_side(store, gpu, &metrics, (from, to), &recent))
+}
+
+/// What must be read for these steps, so that each of these functions can be told.
+pub(super) fn extent(steps: &Steps, functions: &[Function]) -> (Timestamp, Timestamp) {
     let from = steps.from();
-    let from = if function.looks_back() {
+    let from = if functions.iter().any(|function| function.looks_back()) {
         from - LEAD_IN
     } else {
         from

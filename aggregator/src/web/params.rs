@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entrenar::metric::{self, Metric};
+use entrenar::metric::{self, CATALOGUE, Metric};
 use entrenar::unit::Timestamp;
 
 use super::api::Answer;
@@ -14,6 +14,21 @@ pub(super) struct Params {
     rest: Vec<(String, String)>,
     known: Vec<&'static str>,
     now: Timestamp,
+}
+
+/// Which metrics are asked for.
+#[derive(Default)]
+pub(super) struct Metrics {
+    pub(super) list: Vec<&'static Metric>,
+    /// Whatever there is: a GPU that has not one of them is not asked about it.
+    pub(super) is_all: bool,
+}
+
+impl Metrics {
+    /// Whether a series must say which it is of.
+    pub(super) const fn are_many(&self) -> bool {
+        self.list.len() > 1
+    }
 }
 
 impl Params {
@@ -78,14 +93,32 @@ impl Params {
     }
 
     pub(super) fn metric(&mut self) -> Answer<&'static Metric> {
-        let name = self.one("metric")?.ok_or_else(|| {
-            Problem::bad_request("metric= is missing: see docs/metrics.md for their names")
-        })?;
-        metric::by_name(&name).ok_or_else(|| {
-            Problem::bad_request(format!(
-                "there is no metric {name:?}: see docs/metrics.md for their names"
-            ))
-        })
+        let name = self.one("metric")?.ok_or_else(no_metric)?;
+        by_name(&name)
+    }
+
+    /// Metrics, in the order in which they are named: `metric=a&metric=b`, `metric=a,b`, or `metric=all`.
+    pub(super) fn metrics(&mut self) -> Answer<Metrics> {
+        let said = self.all("metric").join(",");
+        let mut metrics = Metrics::default();
+        for name in said.split(',').filter(|name| !name.is_empty()) {
+            if name == "all" {
+                metrics.is_all = true;
+                metrics.list = CATALOGUE.iter().collect();
+                break;
+            }
+            let metric = by_name(name)?;
+            if metrics.list.iter().any(|known| known.id == metric.id) {
+                return Err(Problem::bad_request(format!(
+                    "metric={name} is given twice"
+                )));
+            }
+            metrics.list.push(metric);
+        }
+        if metrics.list.is_empty() {
+            return Err(no_metric());
+        }
+        Ok(metrics)
     }
 
     /// Which GPUs: node, device, uuid, model and `label.NAME`.
@@ -120,6 +153,18 @@ impl Params {
             ))),
         }
     }
+}
+
+fn no_metric() -> Problem {
+    Problem::bad_request("metric= is missing: see docs/metrics.md for their names")
+}
+
+fn by_name(name: &str) -> Answer<&'static Metric> {
+    metric::by_name(name).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "there is no metric {name:?}: see docs/metrics.md for their names"
+        ))
+    })
 }
 
 /// A length of time: `30s`, `5m`, or seconds as Grafana sends them.
@@ -223,6 +268,31 @@ mod tests {
         );
         assert!(detail(params("device=x").filter()).contains("index"));
         assert!(detail(params("metric=heat").metric()).contains("docs/metrics.md"));
+    }
+
+    #[test]
+    fn several_metrics_are_named_one_after_the_other_or_all_at_once() {
+        let names = |text: &str| {
+            let metrics = params(text).metrics();
+            metrics.map(|metrics| metrics.list.iter().map(|m| m.name).collect::<Vec<_>>())
+        };
+        let two = ["power_watts", "temperature_celsius"];
+        assert_eq!(
+            names("metric=power_watts,temperature_celsius")
+                .ok()
+                .unwrap(),
+            two
+        );
+        assert_eq!(
+            names("metric=power_watts&metric=temperature_celsius")
+                .ok()
+                .unwrap(),
+            two
+        );
+        assert_eq!(names("metric=all").ok().unwrap().len(), CATALOGUE.len());
+        assert!(detail(names("metric=power_watts,power_watts")).contains("twice"));
+        assert!(detail(names("metric=power_watts,heat")).contains("\"heat\""));
+        assert!(detail(names("metric=,")).contains("missing"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `GET /api/v1/series`: one metric of one GPU or of many, as it was read or in steps.
+//! `GET /api/v1/series`: one metric or several, of one GPU or of many, as they were read or in steps.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::api::{Answer, QueryOf};
 use super::error::Problem;
 use super::history;
 use super::listing::listing;
-use super::params::{Params, span};
-use super::view::{SeriesAnswer, SeriesView};
+use super::params::{Metrics, Params, span};
+use super::view::{MetricAnswer, SeriesAnswer, SeriesView};
 use crate::query::fold::Closed;
 use crate::query::function::Function;
 use crate::query::holding::Holding;
@@ -35,7 +35,7 @@ pub(super) async fn series(
     QueryOf(words): QueryOf<Vec<(String, String)>>,
 ) -> Answer<Response> {
     let mut words = Params::new(words, web.clock.now());
-    let metric = words.metric()?;
+    let metrics = words.metrics()?;
     let filter = words.filter()?;
     let job = words.one("job")?;
     let range = words.range()?;
@@ -47,49 +47,59 @@ pub(super) async fn series(
             "fn= says what a step comes to: give step=, points= or step=auto with it",
         ));
     }
-    let function = match &function {
-        Some(name) => Function::parse(name, metric)?,
-        None => Function::usual(metric),
-    };
+    let functions = functions(&metrics, function.as_deref())?;
     let _turn = web.gate.turn().await?;
     let mut seats = history::seats(&web, &filter).await?;
     let held = Held::of(&web, job, &mut seats, range).await?;
-    if seats.len() > MAX_SERIES {
+    let n_series = seats.len() * metrics.list.len();
+    if n_series > MAX_SERIES {
         return Err(Problem::bad_request(format!(
-            "that is {} series, and at most {MAX_SERIES} are answered: narrow it with node=, device=, uuid=, model= or job=, or ask /api/v1/query for aggregates",
-            seats.len()
+            "that is {n_series} series, and at most {MAX_SERIES} are answered: narrow it with node=, device=, uuid=, model= or job=, name fewer metrics, or ask /api/v1/query for aggregates"
         )));
     }
     let reading = Reading {
         web: &web,
-        metric,
+        metrics: &metrics.list,
+        functions: &functions,
         range,
         held: &held,
     };
+    let told = metrics.list.iter().zip(&functions);
+    let told = told.map(|(metric, function)| MetricAnswer::of(metric, *function, steps.is_some()));
+    let told: Vec<MetricAnswer> = told.collect();
     let mut budget = Budget::default();
-    let mut series = Vec::with_capacity(seats.len());
+    let mut series = Vec::with_capacity(n_series);
     for seat in seats {
-        let points = match &steps {
-            Some(steps) => reading.steps(&seat, steps, function, &mut budget).await?,
+        let of_metrics = match &steps {
+            Some(steps) => reading.steps(&seat, steps, &mut budget).await?,
             None => reading.raw(&seat, &mut budget).await?,
         };
-        // Of one that is gone there is something to say, or it was never there.
-        if seat.is_present || points.iter().any(|(_, value)| value.is_some()) {
-            series.push(SeriesView::of(&seat, points));
+        for (told, points) in told.iter().zip(of_metrics) {
+            // Of one that is gone there is something to say, or it was never there; and no GPU has all metrics.
+            let is_expected = seat.is_present && !metrics.is_all;
+            if is_expected || points.iter().any(|(_, value)| value.is_some()) {
+                let own = metrics.are_many().then(|| told.clone());
+                series.push(SeriesView::of(&seat, own, points));
+            }
         }
     }
     let head = SeriesAnswer {
-        metric: metric.name,
-        unit: match steps {
-            Some(_) => function.unit(metric),
-            None => metric.unit.to_owned(),
-        },
+        metric: told.into_iter().next().filter(|_| !metrics.are_many()),
         step_seconds: steps.map(|steps| steps.length().as_secs_f64()),
-        function: steps.map(|_| function.name()),
         resolution: query::source::resolution(steps.as_ref()),
         profile: budget.profile().max(web.profile).name(),
     };
     Ok(listing(&head, "series", series))
+}
+
+/// What a step of each metric comes to.
+fn functions(metrics: &Metrics, asked: Option<&str>) -> Answer<Vec<Function>> {
+    let of_metric = |metric: &&'static Metric| match asked {
+        Some(name) => Function::parse(name, metric),
+        None => Ok(Function::usual(metric)),
+    };
+    let functions: Result<_, _> = metrics.list.iter().map(of_metric).collect();
+    Ok(functions?)
 }
 
 /// The steps that are asked for: `step=1m`, `step=auto`, `points=200`; none for every point.
@@ -151,50 +161,53 @@ type Points = Vec<(f64, Option<f64>)>;
 /// What all series of an answer have in common.
 struct Reading<'a> {
     web: &'a Web,
-    metric: &'static Metric,
+    metrics: &'a [&'static Metric],
+    /// What a step of each comes to.
+    functions: &'a [Function],
     range: (Timestamp, Timestamp),
     held: &'a Held,
 }
 
 impl Reading<'_> {
-    async fn raw(&self, seat: &Seat, budget: &mut Budget) -> Answer<Points> {
-        let source = history::source(self.web, &seat.uuid, self.metric, self.range).await?;
-        let mut points = query::points(source, budget).await?;
-        if let Some((job, holding)) = self.held.by(&seat.uuid) {
-            points.retain(|(at, _)| holding.at(*at).is_some_and(|holder| holder.job == job));
-        }
-        let shown = query::display(&points, self.metric, seat.interval);
-        let shown = shown.into_iter();
-        Ok(shown.map(|(at, value)| (at.as_secs_f64(), value)).collect())
+    async fn raw(&self, seat: &Seat, budget: &mut Budget) -> Answer<Vec<Points>> {
+        let sources = history::sources(self.web, &seat.uuid, self.metrics, self.range).await?;
+        let held = self.held.by(&seat.uuid);
+        let shown = |(metric, mut points): (&&'static Metric, Vec<query::Point>)| {
+            if let Some((job, holding)) = held {
+                points.retain(|(at, _)| holding.at(*at).is_some_and(|holder| holder.job == job));
+            }
+            let shown = query::display(&points, metric, seat.interval).into_iter();
+            shown.map(|(at, value)| (at.as_secs_f64(), value)).collect()
+        };
+        let points = query::points(sources, budget).await?;
+        Ok(self.metrics.iter().zip(points).map(shown).collect())
     }
 
-    async fn steps(
-        &self,
-        seat: &Seat,
-        steps: &Steps,
-        function: Function,
-        budget: &mut Budget,
-    ) -> Answer<Points> {
-        budget.spend(steps.len())?;
-        let extent = history::extent(steps, function);
-        let source = history::source(self.web, &seat.uuid, self.metric, extent).await?;
-        let mut values = vec![None; steps.len()];
-        let mut over = |step: &Closed| values[step.place] = function.value(self.metric, step);
+    async fn steps(&self, seat: &Seat, steps: &Steps, budget: &mut Budget) -> Answer<Vec<Points>> {
+        budget.spend(steps.len() * self.metrics.len())?;
+        let extent = history::extent(steps, self.functions);
+        let sources = history::sources(self.web, &seat.uuid, self.metrics, extent).await?;
+        let mut values = vec![vec![None; steps.len()]; self.metrics.len()];
+        let mut over = |of: usize, step: &Closed| {
+            values[of][step.place] = self.functions[of].value(self.metrics[of], step);
+        };
         match self.held.by(&seat.uuid) {
             Some((job, holding)) => {
-                let of_job = |by: Option<&str>, step: &Closed| {
+                let of_job = |of: usize, by: Option<&str>, step: &Closed| {
                     if by == Some(job) {
-                        over(step);
+                        over(of, step);
                     }
                 };
-                query::fold_by_job(source, *steps, holding, budget, of_job).await?;
+                query::fold_by_job(sources, *steps, holding, budget, of_job).await?;
             }
-            None => query::fold(source, *steps, budget, over).await?,
+            None => query::fold(sources, *steps, budget, over).await?,
         }
-        let values = values.into_iter().enumerate();
-        Ok(values
-            .map(|(place, value)| (steps.start_of(place).as_secs_f64(), value))
-            .collect())
+        let timed = |values: Vec<Option<f64>>| {
+            let values = values.into_iter().enumerate();
+            let timed = |(place, value)| (steps.start_of(place).as_secs_f64(), value);
+            values.map(timed).collect()
+        };
+        Ok(values.into_iter().map(timed).collect())
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use entrenar::gpu::Values;
-use entrenar::metric::CATALOGUE;
+use entrenar::metric::{CATALOGUE, Metric};
 use entrenar::report::{JobKind, Labels};
 use entrenar::unit::Timestamp;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::andon::{Evidence, GpuAt, Light, Resolution, Scope};
 use crate::incident::{CloseReason, Incident, NoticeStatus, TimelineEntry};
 use crate::line::view;
+use crate::query::function::Function;
 use crate::query::select::Seat;
 
 /// A GPU's values as JSON.
@@ -308,33 +309,63 @@ pub(crate) struct IncidentDetail {
 /// What is said of all series of an answer.
 #[derive(Serialize)]
 pub(crate) struct SeriesAnswer {
-    pub(crate) metric: &'static str,
-    pub(crate) unit: String,
+    /// Where there is one; else each series says it.
+    #[serde(flatten)]
+    pub(crate) metric: Option<MetricAnswer>,
     /// `null`: every point as it was read.
     pub(crate) step_seconds: Option<f64>,
-    /// What a step comes to.
-    #[serde(rename = "fn")]
-    pub(crate) function: Option<&'static str>,
     /// What it was answered from.
     pub(crate) resolution: &'static str,
     /// How exactly that is kept.
     pub(crate) profile: &'static str,
 }
 
+/// What the numbers of a series are.
+#[derive(Clone, Serialize)]
+pub(crate) struct MetricAnswer {
+    metric: &'static str,
+    unit: String,
+    /// What a step comes to.
+    #[serde(rename = "fn")]
+    function: Option<&'static str>,
+}
+
+impl MetricAnswer {
+    pub(crate) fn of(metric: &Metric, function: Function, in_steps: bool) -> Self {
+        Self {
+            metric: metric.name,
+            unit: if in_steps {
+                function.unit(metric)
+            } else {
+                metric.unit.to_owned()
+            },
+            function: in_steps.then(|| function.name()),
+        }
+    }
+}
+
 #[derive(Serialize)]
 pub(crate) struct SeriesView {
+    /// Where the answer has several.
+    #[serde(flatten)]
+    metric: Option<MetricAnswer>,
     /// `null` of a GPU that only the store knows.
-    pub(crate) node: Option<String>,
-    pub(crate) device: Option<u32>,
-    pub(crate) uuid: String,
+    node: Option<String>,
+    device: Option<u32>,
+    uuid: String,
     /// `[unix seconds, value or null]`, oldest first.
-    pub(crate) points: Vec<(f64, Option<f64>)>,
+    points: Vec<(f64, Option<f64>)>,
 }
 
 impl SeriesView {
-    pub(crate) fn of(seat: &Seat, points: Vec<(f64, Option<f64>)>) -> Self {
+    pub(crate) fn of(
+        seat: &Seat,
+        metric: Option<MetricAnswer>,
+        points: Vec<(f64, Option<f64>)>,
+    ) -> Self {
         let place = seat.place.as_ref();
         Self {
+            metric,
             node: place.map(|place| place.node.to_string()),
             device: place.map(|place| place.device),
             uuid: seat.uuid.to_string(),

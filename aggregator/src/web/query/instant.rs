@@ -117,11 +117,11 @@ async fn past(web: &Web, asked: &Asked, function: Function, window: Steps) -> An
         let extent = (window.from(), window.to());
         let source = history::source(web, &seat.uuid, asked.metric, extent).await?;
         let mut last = None;
-        let over = |step: &Closed| {
+        let over = |_, step: &Closed| {
             let value = function.value(asked.metric, step);
             last = value.map(|value| (step.bucket.last.0, value));
         };
-        query::fold(source, window, &mut budget, over).await?;
+        query::fold(vec![source], window, &mut budget, over).await?;
         if last.is_none() && !seat.is_present {
             continue;
         }

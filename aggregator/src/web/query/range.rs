@@ -70,7 +70,7 @@ async fn bands(
     steps: Steps,
 ) -> Answer<(Vec<Band>, Profile)> {
     let _turn = web.gate.turn().await?;
-    let extent = history::extent(&steps, function);
+    let extent = history::extent(&steps, &[function]);
     let seats = history::seats(web, &asked.filter).await?;
     if matches!(asked.aggregate, Aggregate::Quantile(_)) && seats.len() * steps.len() > MAX_HELD {
         return Err(Problem::bad_request(format!(
@@ -105,15 +105,15 @@ async fn bands(
             grid.take(group, step.place, value);
         };
         if let Some(holding) = holdings.get(&seat.uuid) {
-            let over = |job: Option<&str>, step: &Closed| {
+            let over = |_, job: Option<&str>, step: &Closed| {
                 if asked.job.is_none() || asked.job.as_deref() == job {
                     take(job, step, &mut grid);
                 }
             };
-            query::fold_by_job(source, steps, holding, &mut budget, over).await?;
+            query::fold_by_job(vec![source], steps, holding, &mut budget, over).await?;
         } else {
-            let over = |step: &Closed| take(None, step, &mut grid);
-            query::fold(source, steps, &mut budget, over).await?;
+            let over = |_, step: &Closed| take(None, step, &mut grid);
+            query::fold(vec![source], steps, &mut budget, over).await?;
         }
         spend(&mut budget, grid.len() - n_before, steps)?;
     }
