@@ -260,6 +260,39 @@ pub trait Store: Send + Sync + 'static {
         to: Timestamp,
     ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>>;
 
+    /// [`chunks`](Self::chunks) of several GPUs, in their order.
+    fn chunks_of<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<Vec<SealedChunk>>>> {
+        Box::pin(async move {
+            let mut found = Vec::with_capacity(gpus.len());
+            for gpu in gpus {
+                found.push(self.chunks(gpu, from, to).await?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// [`rollups`](Self::rollups) of several GPUs, in their order.
+    fn rollups_of<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        step: Duration,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<Vec<StoredRollup>>>> {
+        Box::pin(async move {
+            let mut found = Vec::with_capacity(gpus.len());
+            for gpu in gpus {
+                found.push(self.rollups(gpu, step, from, to).await?);
+            }
+            Ok(found)
+        })
+    }
+
     /// Changes of holder of these GPUs that say who held them between two instants: the one that holds at `from`, and those
     /// after it up to `to`; in any order.
     fn holders<'a>(

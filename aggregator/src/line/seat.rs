@@ -98,6 +98,17 @@ impl Line {
         seats
     }
 
+    /// One metric of some GPUs, of each what is not sealed yet or only just, ascending.
+    pub fn recent_of(
+        &self,
+        gpus: &[GpuUuid],
+        metric: MetricId,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Vec<Vec<Point>> {
+        let of_gpu = |gpu| self.head.range(gpu, metric, from, to);
+        gpus.iter().map(of_gpu).collect()
+    }
+
     /// A GPU's samples that are not sealed yet or only just, ascending.
     pub fn recent_samples(&self, gpu: &GpuUuid, from: Timestamp, to: Timestamp) -> Vec<Sample> {
         self.head.samples(gpu, from, to)

@@ -18,13 +18,13 @@ use crate::store::{SealedChunk, Store, StoredRollup};
 /// Answers of the store that are kept: the page that is being read, and stretches of it that are read sample by sample.
 const KEPT: usize = 8;
 
-/// What the store was asked.
+/// What the store is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
-    from: Timestamp,
-    to: Timestamp,
+pub(super) struct Key {
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
     /// `None`: for samples.
-    step: Option<Duration>,
+    pub(super) step: Option<Duration>,
 }
 
 /// A stored stretch.
@@ -107,6 +107,30 @@ impl<'a> Shelf<'a> {
         let found = self.store.rollups(&self.gpu, step, from, to).await?;
         Ok(keep(&self.rollups, key, found))
     }
+}
+
+/// Shelves of some GPUs on which one page lies already: the store was asked once for all of them.
+pub(super) async fn stocked<'a>(
+    store: &'a dyn Store,
+    gpus: &[GpuUuid],
+    page: Key,
+) -> Result<Vec<Shelf<'a>>, QueryError> {
+    let shelves = gpus.iter().map(|gpu| Shelf::new(store, gpu.clone()));
+    let shelves: Vec<Shelf<'a>> = shelves.collect();
+    let Key { from, to, step } = page;
+    if let Some(step) = step {
+        let found = store.rollups_of(gpus, step, from, to).await?;
+        for (shelf, of_gpu) in shelves.iter().zip(found) {
+            keep(&shelf.rollups, page, of_gpu);
+        }
+    } else {
+        let found = store.chunks_of(gpus, from, to).await?;
+        for (shelf, of_gpu) in shelves.iter().zip(found) {
+            let opened = of_gpu.into_iter().map(Stored::open).collect();
+            keep(&shelf.chunks, page, opened);
+        }
+    }
+    Ok(shelves)
 }
 
 fn find<T>(kept: &Mutex<Kept<T>>, key: Key) -> Option<Arc<Vec<T>>> {

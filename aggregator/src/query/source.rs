@@ -14,7 +14,7 @@ use entrenar::unit::Timestamp;
 
 use super::bucket::Bucket;
 use super::budget::Budget;
-use super::shelf::{Shelf, Stored};
+use super::shelf::{Key, Shelf, Stored, stocked};
 use super::step::Steps;
 use super::{Point, QueryError, Question};
 use crate::chunk::{ChunkError, Sample};
@@ -173,7 +173,10 @@ impl<'a> Source<'a> {
                 .flatten()
                 .filter_map(|other| stored.get(other))
                 .all(|other| other.to < stretch.from || stretch.to < other.from);
-            let stands = stands_alone && !self.is_cut(stretch) && !has_any(&recent, stretch);
+            let stands = stands_alone
+                && self.is_whole(stretch, step)
+                && !self.is_cut(stretch)
+                && !has_any(&recent, stretch);
             if let Some(blob) = stretch.blob.as_ref().filter(|_| stands) {
                 sums.push(self.sums_of(stretch, blob, from, to, budget)?);
                 continue;
@@ -222,6 +225,12 @@ impl<'a> Source<'a> {
         };
         budget.read(chunk.n_samples)?;
         Ok(within(self.decode(chunk, budget)?, from, to).collect())
+    }
+
+    /// Whether the question does not end within one of a stretch's sums.
+    fn is_whole(&self, stretch: &StoredRollup, step: Duration) -> bool {
+        let end = self.question.to.0.saturating_add(1);
+        stretch.to <= self.question.to || end.rem_euclid(step.as_millis() as i64) == 0
     }
 
     /// Whether the GPU changed hands within a stretch.
@@ -300,10 +309,58 @@ pub fn side_by_side<'a>(
     metrics.iter().map(of_metric).collect()
 }
 
+/// GPUs of which a question reads at once where it asks about many.
+const GPUS_AT_ONCE: u128 = 64;
+
+/// … and hours of history of them, together: some ten megabytes.
+const GPU_HOURS_AT_ONCE: u128 = 128;
+
+/// How many GPUs' history is read at once between two instants.
+pub fn n_at_once((from, to): (Timestamp, Timestamp)) -> usize {
+    let hours = 1 + to.since(from).as_millis() / Duration::from_hours(1).as_millis();
+    (GPU_HOURS_AT_ONCE / hours).clamp(1, GPUS_AT_ONCE) as usize
+}
+
+/// One metric of some GPUs, to be folded into these steps: the first page of all of them is read at once. `recent` is what
+/// the head has of each between the two instants, both included, asked before.
+pub async fn of_many<'a>(
+    store: &'a dyn Store,
+    gpus: &[GpuUuid],
+    metric: MetricId,
+    (from, to): (Timestamp, Timestamp),
+    steps: &Steps,
+    recent: Vec<Vec<Point>>,
+) -> Result<Vec<Source<'a>>, QueryError> {
+    let question = |gpu: &GpuUuid| Question {
+        gpu: gpu.clone(),
+        metric,
+        from,
+        to,
+    };
+    let Some(first) = gpus.first() else {
+        return Ok(Vec::new());
+    };
+    let first = Source::new(store, question(first), Vec::new()).in_steps(steps, Vec::new());
+    let page = Key {
+        from: first.from,
+        to: first.page_end(),
+        step: first.step,
+    };
+    let shelves = stocked(store, gpus, page).await?;
+    let sources = gpus.iter().zip(shelves).zip(recent);
+    let source = |((gpu, shelf), head)| Source::of(Arc::new(shelf), question(gpu), head);
+    Ok(sources.map(source).collect())
+}
+
 /// Sums of which step may stand for samples in these steps.
 pub fn sums_of(steps: &Steps) -> Option<Duration> {
-    let step = rollup::step_within(steps.length())?;
-    (steps.from().0.rem_euclid(step.as_millis() as i64) == 0).then_some(step)
+    let begins_with = |step: &Duration| steps.from().0.rem_euclid(step.as_millis() as i64) == 0;
+    if steps.len() == 1 {
+        // It need not end with a sum: what lies beyond the last whole one is read sample by sample.
+        let fits = |step: &Duration| *step <= steps.length() && begins_with(step);
+        return rollup::STEPS.into_iter().rev().find(fits);
+    }
+    rollup::step_within(steps.length()).filter(begins_with)
 }
 
 /// What an answer is made of: `1m` or `1h` where sums are stored that can stand for samples, else `raw`.

@@ -7,10 +7,15 @@ use std::time::Duration;
 
 use entrenar::unit::Timestamp;
 
+use crate::rollup;
+
 /// Steps that a person would choose, in seconds.
 const USUAL_SECS: [u64; 18] = [
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400,
 ];
+
+/// A window that is so many minutes or hours long begins with a whole one: it is then longer by a thirtieth at most.
+const WHOLE_IN_WINDOW: u32 = 30;
 
 /// Equal steps, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +37,17 @@ impl Steps {
         }
     }
 
-    /// One step: the window that ends with `end`, which is included.
+    /// One step: the window that ends with `end`, which is included. One of half an hour or more begins with the minute in
+    /// which it would, one of thirty hours or more with the hour: so most of it was summed up before.
     pub fn window(end: Timestamp, length: Duration) -> Self {
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX).max(1);
+        let start = end.0.saturating_sub(length_ms).saturating_add(1);
+        let is_short_beside = |whole: &&Duration| **whole * WHOLE_IN_WINDOW <= length;
+        let whole = rollup::STEPS.iter().rev().find(is_short_beside);
+        let early_ms = whole.map_or(0, |whole| start.rem_euclid(whole.as_millis() as i64));
         Self {
-            start: Timestamp(end.0.saturating_sub(length_ms).saturating_add(1)),
-            length_ms,
+            start: Timestamp(start.saturating_sub(early_ms)),
+            length_ms: length_ms.saturating_add(early_ms),
             n: 1,
         }
     }
@@ -131,6 +141,20 @@ mod tests {
             (window.from(), window.to()),
             (Timestamp(5001), Timestamp(10_000))
         );
+    }
+
+    #[test]
+    fn a_long_window_begins_with_a_whole_minute_or_hour() {
+        let window = |minutes| {
+            let end = Timestamp::from_secs(100 * 3600 + 125);
+            let window = Steps::window(end, Duration::from_mins(minutes));
+            assert_eq!(window.to(), end);
+            (end.0 + 1 - window.from().0) / 1000
+        };
+        assert_eq!(window(29), 29 * 60);
+        assert_eq!(window(30), 30 * 60 + 5);
+        assert_eq!(window(60), 3600 + 5);
+        assert_eq!(window(30 * 60), 30 * 3600 + 125);
     }
 
     #[test]

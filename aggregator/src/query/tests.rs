@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::function::Function;
-use super::source::side_by_side;
+use super::source::{of_many, side_by_side};
 use super::*;
 use crate::head::{Arrival, Group, Head};
 use crate::store::{Flush, JournalEntry, JournalPosition, MemoryStore, SqliteStore, StoreResult};
@@ -178,6 +178,34 @@ impl<S: Store> Line<S> {
     }
 }
 
+impl<S: Store> Line<S> {
+    /// The mean and the number of samples in the hour up to an instant; `None`: there are none.
+    async fn ask_window(&self, end: Timestamp) -> Option<(f64, u64)> {
+        let metric = by_name("power_watts").unwrap();
+        let window = Steps::window(end, Duration::from_hours(1));
+        let extent = (window.from(), window.to());
+        let gpus = ["GPU-0".into(), gpu()];
+        let recent = gpus.iter();
+        let recent = recent.map(|gpu| self.head.range(gpu, metric.id, extent.0, extent.1));
+        let recent = recent.collect();
+        let sources = of_many(&self.store, &gpus, metric.id, extent, &window, recent);
+        let mut found = Vec::new();
+        for source in sources.await.unwrap() {
+            let mut told = None;
+            let over = |_, step: &Closed| {
+                let mean = Function::Mean.value(metric, step).unwrap();
+                told = Some((mean, step.bucket.count));
+            };
+            fold(vec![source], window, &mut Budget::default(), over)
+                .await
+                .unwrap();
+            found.push(told);
+        }
+        assert_eq!(found[0], None, "nobody has heard of it");
+        found[1]
+    }
+}
+
 /// A counter that is reset again and again.
 fn counted(at: Timestamp) -> i64 {
     at.0 / 1000 % 700 * 13
@@ -264,6 +292,16 @@ async fn check<S: Store>(store: S, steps: Vec<Step>, reopen: impl AsyncFn(S) -> 
         assert_eq!(alone, std::slice::from_ref(&naive.mean));
         let both = line.ask_steps(&[increase, mean]).await;
         assert_eq!(both, [naive.increase, naive.mean]);
+        for end in [3999, 4321, 5000].map(|secs| Timestamp::from_secs(BASE + secs)) {
+            let window = Steps::window(end, Duration::from_hours(1));
+            let seconds = (window.from().0.div_euclid(1000) - BASE)..=(end.0 / 1000 - BASE);
+            let values = delivered
+                .range(seconds)
+                .map(|s| (BASE + s) * 1000 * 7 % 1000);
+            let (count, sum) = values.fold((0, 0), |(count, sum), value| (count + 1, sum + value));
+            let mean = (count > 0).then(|| (sum as f64 / 1e3 / count as f64, count as u64));
+            assert_eq!(line.ask_window(end).await, mean);
+        }
         let slow = line.ask(PROCESSES, 0, 5000).await;
         assert_eq!(
             slow.len(),

@@ -35,7 +35,6 @@ mod retain;
 #[path = "sql/stories.rs"]
 mod stories;
 #[allow(clippy::duplicate_mod, reason = "as above")]
-#[path = "sql/stretches.rs"]
 mod stretches;
 
 #[cfg(test)]

@@ -22,8 +22,6 @@ mod read;
 mod retain;
 #[path = "sql/stories.rs"]
 mod stories;
-#[path = "sql/stretches.rs"]
-mod stretches;
 
 #[cfg(test)]
 mod tests;
@@ -113,7 +111,11 @@ impl Store for SqliteStore {
         from: Timestamp,
         to: Timestamp,
     ) -> BoxFuture<'_, StoreResult<Vec<SealedChunk>>> {
-        Box::pin(history::chunks(&self.readers, gpu.clone(), from, to))
+        let gpu = gpu.clone();
+        Box::pin(async move {
+            let found = history::chunks(&self.readers, &[gpu], from, to).await?;
+            Ok(found.into_iter().flatten().collect())
+        })
     }
 
     fn rollups(
@@ -124,7 +126,29 @@ impl Store for SqliteStore {
         to: Timestamp,
     ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
         let gpu = gpu.clone();
-        Box::pin(history::rollups(&self.readers, gpu, step, from, to))
+        Box::pin(async move {
+            let found = history::rollups(&self.readers, &[gpu], step, from, to).await?;
+            Ok(found.into_iter().flatten().collect())
+        })
+    }
+
+    fn chunks_of<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<Vec<SealedChunk>>>> {
+        Box::pin(history::chunks(&self.readers, gpus, from, to))
+    }
+
+    fn rollups_of<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        step: Duration,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<Vec<StoredRollup>>>> {
+        Box::pin(history::rollups(&self.readers, gpus, step, from, to))
     }
 
     fn holders<'a>(

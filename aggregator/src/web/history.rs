@@ -16,7 +16,7 @@ use crate::query::Question;
 use crate::query::function::Function;
 use crate::query::holding::Holding;
 use crate::query::select::{Filter, Seat};
-use crate::query::source::{Source, side_by_side};
+use crate::query::source::{Source, of_many as of_many_gpus, side_by_side};
 use crate::query::step::Steps;
 
 /// A counter's last reading before the first step is looked for this far back: else the first step would miss what was
@@ -45,6 +45,23 @@ pub(super) async fn source<'a>(
     let asked = question.clone();
     let recent = web.line.ask(move |line| line.recent(&asked)).await?;
     Ok(Source::new(web.store.as_ref(), question, recent))
+}
+
+/// One metric of some GPUs, to be folded into these steps.
+pub(super) async fn of_many<'a>(
+    web: &'a Web,
+    seats: &[&Seat],
+    metric: &Metric,
+    extent: (Timestamp, Timestamp),
+    steps: &Steps,
+) -> Answer<Vec<Source<'a>>> {
+    let gpus: Vec<GpuUuid> = seats.iter().map(|seat| seat.uuid.clone()).collect();
+    let (asked, metric) = (gpus.clone(), metric.id);
+    let recent = web
+        .line
+        .ask(move |line| line.recent_of(&asked, metric, extent));
+    let recent = recent.await?;
+    Ok(of_many_gpus(web.store.as_ref(), &gpus, metric, extent, steps, recent).await?)
 }
 
 /// Some metrics of one GPU, to be read side by side.

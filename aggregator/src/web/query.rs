@@ -2,6 +2,7 @@
 
 mod instant;
 mod range;
+mod reading;
 mod view;
 
 use std::sync::Arc;

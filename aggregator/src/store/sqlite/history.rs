@@ -1,63 +1,66 @@
-//! Chunks of one GPU, and what they come to.
+//! Chunks of some GPUs, and what they come to.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
-use sqlx::SqlitePool;
+use sqlx::{SqliteConnection, SqlitePool};
 
-use super::stretches::starts;
-use crate::store::history::{self, ChunkRow, RollupRow, chunk};
+use crate::store::history::{self, ChunkRow, RollupRow, chunk, possible_starts};
 use crate::store::{SealedChunk, StoreResult, StoredRollup};
 
 /// Each possible key is looked up.
 pub(super) async fn chunks(
     readers: &SqlitePool,
-    gpu: GpuUuid,
+    gpus: &[GpuUuid],
     from: Timestamp,
     to: Timestamp,
-) -> StoreResult<Vec<SealedChunk>> {
+) -> StoreResult<Vec<Vec<SealedChunk>>> {
+    let mut found: Vec<Vec<SealedChunk>> = gpus.iter().map(|_| Vec::new()).collect();
     let mut tx = readers.begin().await?;
-    let number: Option<i64> = sqlx::query_scalar("SELECT id FROM gpu WHERE uuid = $1")
-        .bind(gpu.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
     let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
         "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk)",
     )
     .fetch_one(&mut *tx)
     .await?;
-    let (Some(number), Some(ends)) = (number, ends.0.zip(ends.1)) else {
-        return Ok(Vec::new());
+    let Some(ends) = ends.0.zip(ends.1) else {
+        return Ok(found);
     };
-    let starts = starts(&mut tx, &gpu, number, ends, (from, to)).await?;
-    let rows: Vec<ChunkRow> = sqlx::query_as(
-        "SELECT stretch_ms, length_ms, from_ms, to_ms, n_samples, blob
-         FROM json_each($1) AS start CROSS JOIN chunk ON stretch_ms = start.value AND gpu_id = $2
-         WHERE from_ms <= $3 AND $4 <= to_ms ORDER BY from_ms",
+    let asked = Asked::of(&mut tx, gpus, ends, (from, to)).await?;
+    let rows: Vec<(i64, i64, i64, i64, i64, i64, Vec<u8>)> = sqlx::query_as(
+        "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($1))
+         SELECT number, stretch_ms, length_ms, from_ms, to_ms, n_samples, blob FROM asked
+             CROSS JOIN chunk ON stretch_ms = start AND gpu_id = number
+             WHERE from_ms <= $2 AND $3 <= to_ms",
     )
-    .bind(serde_json::Value::from(starts).to_string())
-    .bind(number)
+    .bind(asked.keys())
     .bind(to.0)
     .bind(from.0)
     .fetch_all(&mut *tx)
     .await?;
-    Ok(rows.into_iter().map(|row| chunk(&gpu, row)).collect())
+    for (number, stretch, length, first, last, n_samples, blob) in rows {
+        if let Some(place) = asked.place(number) {
+            let row: ChunkRow = (stretch, length, first, last, n_samples, blob);
+            found[place].push(chunk(&gpus[place], row));
+        }
+    }
+    for of_gpu in &mut found {
+        of_gpu.sort_by_key(|chunk| chunk.from);
+    }
+    Ok(found)
 }
 
 /// The same with sums, and without them where there are none.
 pub(super) async fn rollups(
     readers: &SqlitePool,
-    gpu: GpuUuid,
+    gpus: &[GpuUuid],
     step: Duration,
     from: Timestamp,
     to: Timestamp,
-) -> StoreResult<Vec<StoredRollup>> {
+) -> StoreResult<Vec<Vec<StoredRollup>>> {
+    let mut found: Vec<Vec<RollupRow>> = gpus.iter().map(|_| Vec::new()).collect();
     let mut tx = readers.begin().await?;
-    let number: Option<i64> = sqlx::query_scalar("SELECT id FROM gpu WHERE uuid = $1")
-        .bind(gpu.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
     let step_s = step.as_secs() as i64;
     // One end a question: SQLite looks up the first or the last key for it, and walks over all of them for two at once.
     let ends: [Option<i64>; 4] = sqlx::query_as(
@@ -70,28 +73,82 @@ pub(super) async fn rollups(
     .await
     .map(|(a, b, c, d)| [a, b, c, d])?;
     let ends = || ends.into_iter().flatten();
-    let (Some(number), Some(ends)) = (number, ends().min().zip(ends().max())) else {
-        return Ok(Vec::new());
+    if let Some(ends) = ends().min().zip(ends().max()) {
+        let asked = Asked::of(&mut tx, gpus, ends, (from, to)).await?;
+        let rows: Vec<(i64, i64, i64, i64, Option<Vec<u8>>)> = sqlx::query_as(
+            "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($1))
+             SELECT number, stretch_ms, from_ms, to_ms, blob FROM asked
+                 CROSS JOIN rollup ON step_s = $4 AND stretch_ms = start AND gpu_id = number
+                 WHERE from_ms <= $2 AND $3 <= to_ms
+             UNION ALL
+             SELECT number, stretch_ms, from_ms, to_ms, NULL FROM asked
+                 CROSS JOIN chunk ON stretch_ms = start AND gpu_id = number
+                 WHERE from_ms <= $2 AND $3 <= to_ms AND NOT EXISTS
+                     (SELECT 1 FROM rollup WHERE step_s = $4 AND stretch_ms = start AND gpu_id = number)",
+        )
+        .bind(asked.keys())
+        .bind(to.0)
+        .bind(from.0)
+        .bind(step_s)
+        .fetch_all(&mut *tx)
+        .await?;
+        for (number, stretch, first, last, blob) in rows {
+            if let Some(place) = asked.place(number) {
+                found[place].push((stretch, first, last, blob));
+            }
+        }
+    }
+    let in_order = |mut rows: Vec<RollupRow>| {
+        rows.sort_by_key(|(_, first, ..)| *first);
+        history::rollups(rows)
     };
-    let starts = starts(&mut tx, &gpu, number, ends, (from, to)).await?;
-    let rows: Vec<RollupRow> = sqlx::query_as(
-        "WITH start AS MATERIALIZED (SELECT value FROM json_each($1))
-         SELECT stretch_ms, from_ms, to_ms, blob FROM start
-             CROSS JOIN rollup ON step_s = $5 AND stretch_ms = start.value AND gpu_id = $2
-             WHERE from_ms <= $3 AND $4 <= to_ms
-         UNION ALL
-         SELECT stretch_ms, from_ms, to_ms, NULL FROM start
-             CROSS JOIN chunk ON stretch_ms = start.value AND gpu_id = $2
-             WHERE from_ms <= $3 AND $4 <= to_ms AND NOT EXISTS
-                 (SELECT 1 FROM rollup WHERE step_s = $5 AND stretch_ms = start.value AND gpu_id = $2)
-         ORDER BY 2",
-    )
-    .bind(serde_json::Value::from(starts).to_string())
-    .bind(number)
-    .bind(to.0)
-    .bind(from.0)
-    .bind(step_s)
-    .fetch_all(&mut *tx)
-    .await?;
-    Ok(history::rollups(rows))
+    Ok(found.into_iter().map(in_order).collect())
+}
+
+/// Where the stretches of some GPUs may lie.
+struct Asked {
+    /// Number of a GPU and start of a stretch.
+    keys: Vec<(i64, i64)>,
+    places: HashMap<i64, usize>,
+}
+
+impl Asked {
+    /// `ends`: the first and the last start of anybody.
+    async fn of(
+        tx: &mut SqliteConnection,
+        gpus: &[GpuUuid],
+        ends: (i64, i64),
+        (from, to): (Timestamp, Timestamp),
+    ) -> StoreResult<Self> {
+        let uuids: Vec<&str> = gpus.iter().map(GpuUuid::as_str).collect();
+        let lengths: Vec<(i64, i64, i64)> = sqlx::query_as(
+            "SELECT asked.key, gpu_id, length_ms FROM json_each($1) AS asked
+                 CROSS JOIN gpu ON uuid = asked.value
+                 CROSS JOIN gpu_stretch ON gpu_id = gpu.id",
+        )
+        .bind(serde_json::Value::from(uuids).to_string())
+        .fetch_all(tx)
+        .await?;
+        let mut of_gpu: HashMap<i64, Vec<i64>> = HashMap::new();
+        let mut places = HashMap::new();
+        for (place, number, length_ms) in lengths {
+            of_gpu.entry(number).or_default().push(length_ms);
+            places.insert(number, place as usize);
+        }
+        let (first, last) = (Timestamp(ends.0.max(from.0)), Timestamp(ends.1.min(to.0)));
+        let keys = of_gpu.into_iter().flat_map(|(number, lengths)| {
+            let starts = possible_starts(&gpus[places[&number]], lengths, first, last);
+            starts.into_iter().map(move |start| (number, start))
+        });
+        let keys = keys.collect();
+        Ok(Self { keys, places })
+    }
+
+    fn place(&self, number: i64) -> Option<usize> {
+        self.places.get(&number).copied()
+    }
+
+    fn keys(&self) -> String {
+        serde_json::json!(self.keys).to_string()
+    }
 }

@@ -1,18 +1,20 @@
 //! At an instant: what every GPU said last, or a function over the time before.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::response::Response;
 use entrenar::metric::Kind;
 use entrenar::unit::Timestamp;
 
+use super::reading::Reading;
 use super::view::{GroupAt, InstantAnswer};
 use super::{Asked, MAX_AGE};
+use crate::chunk::Profile;
 use crate::line::instant::Instant;
 use crate::query::fold::Closed;
 use crate::query::function::Function;
 use crate::query::gather::{Gathering, Name, Told};
-use crate::query::holding::Holding;
 use crate::query::select::{By, Seat};
 use crate::query::step::Steps;
 use crate::query::{self, Budget};
@@ -56,10 +58,14 @@ pub(super) async fn answer(web: &Web, asked: Asked, mut words: Params) -> Answer
     let now = web.clock.now();
     let is_present = is_last && at.is_none_or(|at| at >= now);
     let at = at.unwrap_or(now).min(now);
-    let mut told = if is_present {
-        present(web, &asked, at - length).await?
-    } else {
-        past(web, &asked, function, Steps::window(at, length)).await?
+    let window = (!is_present).then(|| Steps::window(at, length));
+    let (mut told, profile) = match window {
+        // What was said last is always exact.
+        None => (present(web, &asked, at - length).await?, Profile::Exact),
+        Some(window) => {
+            let (told, profile) = past(web, &asked, function, window).await?;
+            (told, profile.max(web.profile))
+        }
     };
     if let Some(rank) = asked.rank {
         rank.keep(&mut told, |group| group.value);
@@ -73,6 +79,9 @@ pub(super) async fn answer(web: &Web, asked: Asked, mut words: Params) -> Answer
         at: at.rfc3339(),
         max_age_seconds: is_last.then_some(length.as_secs_f64()),
         window_seconds: (!is_last).then_some(length.as_secs_f64()),
+        from: window.map(|window| window.from().rfc3339()),
+        resolution: query::source::resolution(window.as_ref()),
+        profile: profile.name(),
     };
     let by = asked.by.name();
     let items = told.into_iter().map(move |told| GroupAt { by, at, told });
@@ -94,7 +103,12 @@ async fn present(web: &Web, asked: &Asked, since: Timestamp) -> Answer<Vec<Told>
 }
 
 /// From history, GPU by GPU.
-async fn past(web: &Web, asked: &Asked, function: Function, window: Steps) -> Answer<Vec<Told>> {
+async fn past(
+    web: &Web,
+    asked: &Asked,
+    function: Function,
+    window: Steps,
+) -> Answer<(Vec<Told>, Profile)> {
     let _turn = web.gate.turn().await?;
     let seats = history::seats(web, &asked.filter).await?;
     let at = window.to();
@@ -102,20 +116,19 @@ async fn past(web: &Web, asked: &Asked, function: Function, window: Steps) -> An
     let holdings = if needs_holders {
         history::holdings(web, &seats, (at, at)).await?
     } else {
-        std::collections::HashMap::new()
+        HashMap::new()
     };
     let mut budget = Budget::default();
     let mut gathering = Gathering::new(asked.aggregate, window.from());
-    for seat in &seats {
-        let holder = holdings
-            .get(&seat.uuid)
-            .and_then(|held: &Holding| held.at(at));
-        let job = holder.map(|holder| holder.job.as_str());
-        if asked.job.is_some() && asked.job.as_deref() != job {
-            continue;
-        }
-        let extent = (window.from(), window.to());
-        let source = history::source(web, &seat.uuid, asked.metric, extent).await?;
+    let job_of = |seat: &Seat| {
+        let holder = holdings.get(&seat.uuid).and_then(|held| held.at(at));
+        holder.map(|holder| holder.job.as_str())
+    };
+    let is_asked = |seat: &&Seat| asked.job.is_none() || asked.job.as_deref() == job_of(seat);
+    let seats = seats.iter().filter(is_asked).collect();
+    let extent = (window.from(), window.to());
+    let mut rest = Reading::new(web, asked.metric, extent, window, seats);
+    while let Some((seat, source)) = rest.next().await? {
         let mut last = None;
         let over = |_, step: &Closed| {
             let value = function.value(asked.metric, step);
@@ -127,12 +140,12 @@ async fn past(web: &Web, asked: &Asked, function: Function, window: Steps) -> An
         }
         match asked.by {
             By::Gpu => gathering.alone(name(seat), last),
-            By::Job => gathering.shared(job, last),
+            By::Job => gathering.shared(job_of(seat), last),
             _ => gathering.shared(asked.key(seat, &web.cluster), last),
         }
     }
     budget.spend(gathering.len())?;
-    Ok(gathering.finish())
+    Ok((gathering.finish(), budget.profile()))
 }
 
 /// What a GPU for itself is called.

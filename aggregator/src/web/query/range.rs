@@ -6,6 +6,7 @@ use axum::response::Response;
 
 use super::Asked;
 use super::instant::name;
+use super::reading::Reading;
 use super::view::{BandAnswer, RangeAnswer};
 use crate::chunk::Profile;
 use crate::query::aggregate::Aggregate;
@@ -87,9 +88,9 @@ async fn bands(
     };
     let mut budget = Budget::default();
     let mut grid = Grid::new(asked.aggregate, steps.len());
-    for seat in &seats {
+    let mut rest = Reading::new(web, asked.metric, extent, steps, seats.iter().collect());
+    while let Some((seat, source)) = rest.next().await? {
         grid.next_gpu();
-        let source = history::source(web, &seat.uuid, asked.metric, extent).await?;
         let n_before = grid.len();
         let key = asked.key(seat, &web.cluster);
         let mut own = None;

@@ -21,6 +21,12 @@ pub(super) struct InstantAnswer {
     /// Older values are `null`; `null` where a function looks back over a window.
     pub(super) max_age_seconds: Option<f64>,
     pub(super) window_seconds: Option<f64>,
+    /// Where it begins: a long one with a whole minute or hour.
+    pub(super) from: Option<String>,
+    /// What it was answered from.
+    pub(super) resolution: &'static str,
+    /// How exactly that is kept.
+    pub(super) profile: &'static str,
 }
 
 /// A group at an instant: `{"node":"n1","value":512.5,"age_seconds":0.4,"gpus":8,"gpus_unknown":0}`.

@@ -1,6 +1,4 @@
 //! Where the stretches of one GPU may lie.
-//!
-//! One text for all databases: compiled once as a module of each.
 
 use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
