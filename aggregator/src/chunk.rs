@@ -5,6 +5,7 @@
 
 mod column;
 mod numbers;
+pub(crate) mod packed;
 pub mod profile;
 pub mod stretch;
 pub(crate) mod varint;
@@ -14,7 +15,6 @@ use std::ops::Range;
 use entrenar::gpu::Values;
 use entrenar::metric::{METRIC_COUNT, MetricId};
 use entrenar::unit::Timestamp;
-use zstd::bulk::{Compressor, Decompressor};
 
 pub use self::profile::Profile;
 
@@ -91,10 +91,9 @@ pub struct Columns {
 /// Every column. Metrics that this build does not know are among them.
 pub fn decode_columns(blob: &[u8]) -> Result<Columns, ChunkError> {
     let chunk = Chunk::parse(blob)?;
-    let mut zstd = decompressor();
-    let times = chunk.times(&mut zstd)?;
-    let mut metric = |column: &Column| Ok((column.metric, chunk.decode(column, &mut zstd)?));
-    let metrics = chunk.columns[1..].iter().map(&mut metric);
+    let times = chunk.times()?;
+    let metric = |column: &Column| Ok((column.metric, chunk.decode(column)?));
+    let metrics = chunk.columns[1..].iter().map(metric);
     let metrics = metrics.collect::<Result<_, ChunkError>>()?;
     Ok(Columns {
         times,
@@ -109,7 +108,7 @@ pub fn decode_metric(blob: &[u8], metric: MetricId) -> Result<Vec<(Timestamp, i6
     if chunk.column(metric).is_none() {
         return Ok(Vec::new());
     }
-    let times = chunk.times(&mut decompressor())?;
+    let times = chunk.times()?;
     chunk.points(metric, &times)
 }
 
@@ -123,7 +122,7 @@ impl Opened {
     /// Looks at a chunk.
     pub fn new(blob: Vec<u8>) -> Result<Self, ChunkError> {
         let chunk = Chunk::parse(blob)?;
-        let times = chunk.times(&mut decompressor())?;
+        let times = chunk.times()?;
         Ok(Self { chunk, times })
     }
 
@@ -148,7 +147,7 @@ pub fn merge(first: &[u8], second: &[u8]) -> Result<Vec<u8>, ChunkError> {
 
 /// How many samples a chunk holds, and the first and last time.
 pub fn extent(blob: &[u8]) -> Result<(usize, Timestamp, Timestamp), ChunkError> {
-    let times = Chunk::parse(blob)?.times(&mut decompressor())?;
+    let times = Chunk::parse(blob)?.times()?;
     Ok((times.len(), times[0], times[times.len() - 1]))
 }
 
@@ -163,12 +162,11 @@ const TABLE_ROW: usize = 2 + 1 + 4;
 
 fn encode_sorted(samples: &[Sample], profile: Profile) -> Result<Vec<u8>, ChunkError> {
     check_length(samples.len())?;
-    let mut zstd = Compressor::new(column::ZSTD_LEVEL).expect("level 1 exists");
     let mut table = Vec::new();
     let mut bodies = Vec::new();
     let mut n_columns: u16 = 0;
     let mut put = |metric: MetricId, values: &[Option<i64>]| {
-        if let Some((how, body)) = column::encode(values, profile, &mut zstd) {
+        if let Some((how, body)) = column::encode(values, profile) {
             table.extend(metric.0.to_le_bytes());
             table.push(how);
             table.extend((body.len() as u32).to_le_bytes());
@@ -211,10 +209,6 @@ fn checksum(blob: &[u8]) -> u32 {
     crc.update(&blob[..1]);
     crc.update(&blob[5..]);
     crc.finalize()
-}
-
-fn decompressor() -> Decompressor<'static> {
-    Decompressor::new().expect("a decompressor needs only memory")
 }
 
 /// A chunk whose checksum and table are in order; columns are still encoded. The first column is the time.
@@ -267,8 +261,8 @@ impl<B: AsRef<[u8]>> Chunk<B> {
         })
     }
 
-    fn times(&self, zstd: &mut Decompressor<'_>) -> Result<Vec<Timestamp>, ChunkError> {
-        let times = self.decode(&self.columns[0], zstd)?;
+    fn times(&self) -> Result<Vec<Timestamp>, ChunkError> {
+        let times = self.decode(&self.columns[0])?;
         times
             .into_iter()
             .map(|t| t.map(Timestamp))
@@ -290,8 +284,7 @@ impl<B: AsRef<[u8]>> Chunk<B> {
             return Ok(Vec::new());
         };
         let body = &self.blob.as_ref()[column.body.clone()];
-        let (present, values) =
-            column::decode_present(column.how, body, self.n_samples, &mut decompressor())?;
+        let (present, values) = column::decode_present(column.how, body, self.n_samples)?;
         let times = times.iter().copied();
         let Some(present) = present else {
             return Ok(times.zip(values).collect());
@@ -300,13 +293,9 @@ impl<B: AsRef<[u8]>> Chunk<B> {
         Ok(has_value.map(|(at, _)| at).zip(values).collect())
     }
 
-    fn decode(
-        &self,
-        column: &Column,
-        zstd: &mut Decompressor<'_>,
-    ) -> Result<Vec<Option<i64>>, ChunkError> {
+    fn decode(&self, column: &Column) -> Result<Vec<Option<i64>>, ChunkError> {
         let body = &self.blob.as_ref()[column.body.clone()];
-        column::decode(column.how, body, self.n_samples, zstd)
+        column::decode(column.how, body, self.n_samples)
     }
 }
 

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use entrenar::clock::instant;
 
 use crate::generator::Generator;
 use crate::http;
@@ -19,6 +20,8 @@ const NODES: u32 = 64;
 const TICKS: u32 = 600;
 /// After the last connection: hellos, holders and first commits are no steady state.
 const WARM_UP: Duration = Duration::from_secs(20);
+/// How often it is asked how far its rules are behind.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// What is measured, unless `ENTRENAR_BENCH_SECONDS` says otherwise.
 const MEASURED: Duration = Duration::from_mins(2);
 
@@ -26,7 +29,8 @@ const MEASURED: Duration = Duration::from_mins(2);
 pub fn run() -> Result<()> {
     raise_file_limit()?;
     let measured = measured()?;
-    let runs = [(1, measure(1, measured)?), (10, measure(10, measured)?)];
+    let run = |ticks| -> Result<_> { Ok((ticks, Run::of(AGENTS, ticks, measured)?)) };
+    let runs = [run(1)?, run(10)?];
     let mut section = Section::default();
     section.say(format!(
         "{AGENTS} agents with a gRPC connection each, 8 GPUs at 1 Hz, in a process of their own; the aggregator as \
@@ -52,61 +56,72 @@ pub fn run() -> Result<()> {
 }
 
 fn measured() -> Result<Duration> {
-    match std::env::var("ENTRENAR_BENCH_SECONDS") {
-        Ok(text) => Ok(Duration::from_secs(
-            text.parse()
-                .context("ENTRENAR_BENCH_SECONDS is a whole number")?,
-        )),
-        Err(_) => Ok(MEASURED),
-    }
+    Ok(asked_seconds()?.unwrap_or(MEASURED))
+}
+
+/// What `ENTRENAR_BENCH_SECONDS` says of how long to measure.
+pub(crate) fn asked_seconds() -> Result<Option<Duration>> {
+    let Ok(text) = std::env::var("ENTRENAR_BENCH_SECONDS") else {
+        return Ok(None);
+    };
+    let seconds = text.parse();
+    let seconds = seconds.context("ENTRENAR_BENCH_SECONDS is a whole number")?;
+    Ok(Some(Duration::from_secs(seconds)))
 }
 
 /// What one run showed.
-struct Run {
+pub(crate) struct Run {
     before: (Usage, Tally),
     after: (Usage, Tally),
     last: Tally,
     took: Duration,
     on_disk_bytes: u64,
-    head_bytes: Option<f64>,
+    /// The longest that was seen.
+    lag_seconds: f64,
     sealed_chunks: Option<f64>,
 }
 
-fn measure(batch_ticks: u32, measured: Duration) -> Result<Run> {
-    let dir = tempfile::tempdir()?;
-    let server = Server::start(aggregator(dir.path().into())?)?;
-    let mut load = Generator::start(&Plan {
-        grpc: server.address("grpc")?.to_owned(),
-        agents: AGENTS,
-        interval_ms: 1000,
-        batch_ticks,
-        nodes: NODES,
-        ticks: TICKS,
-    })?;
-    sleep(WARM_UP.max(Duration::from_secs(2 * u64::from(batch_ticks))));
-    let mut look = || -> Result<_> { Ok((server.usage()?, load.tally()?)) };
-    let before = look()?;
-    let began = entrenar::clock::instant();
-    sleep(measured);
-    let after = look()?;
-    let took = began.elapsed();
-    let page = http::get(server.address("http")?, "/metrics")?;
-    let on_disk_bytes = size_of(dir.path())?;
-    let last = load.stop()?;
-    server.stop()?;
-    Ok(Run {
-        before,
-        after,
-        last,
-        took,
-        on_disk_bytes,
-        head_bytes: http::metric(&page, "entrenar_aggregator_head_bytes"),
-        sealed_chunks: http::metric(&page, "entrenar_aggregator_sealed_chunks_total"),
-    })
-}
-
 impl Run {
-    fn rows(&self) -> Vec<(String, String)> {
+    /// So many agents at 1 Hz, and an aggregator with everything at its default.
+    pub(crate) fn of(agents: u32, batch_ticks: u32, measured: Duration) -> Result<Self> {
+        let dir = tempfile::tempdir_in(".")?;
+        let server = Server::start(aggregator(dir.path().into())?)?;
+        let mut load = Generator::start(&Plan {
+            grpc: server.address("grpc")?.to_owned(),
+            agents,
+            interval_ms: 1000,
+            batch_ticks,
+            nodes: NODES,
+            ticks: TICKS,
+        })?;
+        sleep(WARM_UP.max(Duration::from_secs(2 * u64::from(batch_ticks))));
+        let before = (server.usage()?, load.tally()?);
+        let began = instant();
+        let mut lag_seconds: f64 = 0.0;
+        while began.elapsed() < measured {
+            sleep(LOOK_EVERY.min(measured.saturating_sub(began.elapsed())));
+            let page = http::get(server.address("http")?, "/metrics")?;
+            let lag = http::metric(&page, "entrenar_andon_lag_seconds");
+            lag_seconds = lag_seconds.max(lag.context("/metrics does not tell the lag")?);
+        }
+        let after = (server.usage()?, load.tally()?);
+        let took = began.elapsed();
+        let page = http::get(server.address("http")?, "/metrics")?;
+        let on_disk_bytes = size_of(dir.path())?;
+        let last = load.stop()?;
+        server.stop()?;
+        Ok(Self {
+            before,
+            after,
+            last,
+            took,
+            on_disk_bytes,
+            lag_seconds,
+            sealed_chunks: http::metric(&page, "entrenar_aggregator_sealed_chunks_total"),
+        })
+    }
+
+    pub(crate) fn rows(&self) -> Vec<(String, String)> {
         let ((used0, sent0), (used1, sent1)) = (&self.before, &self.after);
         let samples = (sent1.samples - sent0.samples) as f64;
         let seconds = self.took.as_secs_f64();
@@ -169,8 +184,8 @@ impl Run {
                 format!("{:.0} B", used1.rss_bytes as f64 / series),
             ),
             row(
-                "of it the head, by its own count",
-                self.head_bytes.map_or("–".into(), mib),
+                "rules behind, at most",
+                format!("{:.1} s", self.lag_seconds),
             ),
             row(
                 "chunks sealed meanwhile",

@@ -19,6 +19,7 @@ pub mod detection;
 pub mod ingest;
 pub mod latency;
 pub mod query;
+pub mod scale;
 pub mod scrape;
 pub mod startup;
 
@@ -41,6 +42,11 @@ pub const BENCHES: &[Bench] = &[
         name: "ingest",
         what: "a whole aggregator under 1,000 connections",
         run: ingest::run,
+    },
+    Bench {
+        name: "scale",
+        what: "20,000 and 100,000 GPUs at one aggregator",
+        run: scale::run,
     },
     Bench {
         name: "scrape",

@@ -1,10 +1,8 @@
 //! One column of a chunk: which samples have a value, and the values, constant, as differences or as `pco` writes them.
 
-use zstd::bulk::{Compressor, Decompressor};
-
-use super::numbers;
 use super::varint::{self, unzigzag, zigzag};
 use super::{ChunkError, Profile};
+use super::{numbers, packed};
 
 /// Some samples have no value: a bitmap stands first.
 const SPARSE: u8 = 1;
@@ -29,11 +27,7 @@ const NOISE_BITS: usize = 2;
 const PCO_LEAST: usize = 64;
 
 /// How a column was written, and its bytes. `None`: no sample has a value.
-pub(super) fn encode(
-    values: &[Option<i64>],
-    profile: Profile,
-    zstd: &mut Compressor<'_>,
-) -> Option<(u8, Vec<u8>)> {
+pub(super) fn encode(values: &[Option<i64>], profile: Profile) -> Option<(u8, Vec<u8>)> {
     let present: Vec<i64> = values.iter().flatten().copied().collect();
     let first = *present.first()?;
     let mut how = 0;
@@ -45,12 +39,12 @@ pub(super) fn encode(
     if present.iter().all(|v| *v == first) {
         let mut body = bitmap;
         varint::put(&mut body, zigzag(first));
-        return Some(shorter(how | CONSTANT, body, zstd));
+        return Some(shorter(how | CONSTANT, body));
     }
     let mut body = bitmap.clone();
     body.reserve(present.len() * 2);
     let differences = how | put_differences(&mut body, &present);
-    let (chosen, body) = shorter(differences, body, zstd);
+    let (chosen, body) = shorter(differences, body);
     if present.len() < PCO_LEAST || body.len() * 8 < present.len() * NOISE_BITS {
         return Some((chosen, body));
     }
@@ -62,8 +56,8 @@ pub(super) fn encode(
 }
 
 /// The body as it is or as a zstd frame.
-fn shorter(how: u8, body: Vec<u8>, zstd: &mut Compressor<'_>) -> (u8, Vec<u8>) {
-    match zstd.compress(&body) {
+fn shorter(how: u8, body: Vec<u8>) -> (u8, Vec<u8>) {
+    match packed::pack(&body, ZSTD_LEVEL) {
         Ok(smaller) if smaller.len() < body.len() => (how | ZSTD, smaller),
         _ => (how, body),
     }
@@ -74,9 +68,8 @@ pub(super) fn decode(
     how: u8,
     body: &[u8],
     n_samples: usize,
-    zstd: &mut Decompressor<'_>,
 ) -> Result<Vec<Option<i64>>, ChunkError> {
-    let (present, values) = decode_present(how, body, n_samples, zstd)?;
+    let (present, values) = decode_present(how, body, n_samples)?;
     let Some(present) = present else {
         return Ok(values.into_iter().map(Some).collect());
     };
@@ -90,7 +83,6 @@ pub(super) fn decode_present(
     how: u8,
     body: &[u8],
     n_samples: usize,
-    zstd: &mut Decompressor<'_>,
 ) -> Result<(Option<Vec<bool>>, Vec<i64>), ChunkError> {
     if how & !KNOWN != 0 {
         return Err(ChunkError::Malformed("unknown column encoding"));
@@ -99,8 +91,7 @@ pub(super) fn decode_present(
     let mut bytes = if how & ZSTD == 0 {
         body
     } else {
-        plain = zstd
-            .decompress(body, largest_body(n_samples))
+        plain = packed::unpack(body, largest_body(n_samples))
             .map_err(|_| ChunkError::Malformed("column does not inflate"))?;
         plain.as_slice()
     };

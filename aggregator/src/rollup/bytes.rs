@@ -7,6 +7,7 @@ use entrenar::metric::{Kind, MetricId};
 use entrenar::unit::Timestamp;
 
 use super::{Extent, Rollup, kind_of};
+use crate::chunk::packed;
 use crate::chunk::varint::{self, unzigzag, zigzag};
 use crate::chunk::{ChunkError, Profile};
 use crate::query::bucket::Bucket;
@@ -68,7 +69,7 @@ pub fn encode(rollup: &Rollup) -> Result<Vec<u8>, ChunkError> {
         Profile::Exact => 0,
         Profile::Sensor => SENSOR,
     };
-    match zstd::bulk::compress(&payload, ZSTD_LEVEL) {
+    match packed::pack(&payload, ZSTD_LEVEL) {
         Ok(packed) if packed.len() < payload.len() => {
             blob.push(rounded | PACKED);
             blob.extend((payload.len() as u32).to_le_bytes());
@@ -240,33 +241,19 @@ fn take_metric(
     if shape & !KNOWN != 0 {
         return Err(ChunkError::Malformed("unknown shape of a rollup"));
     }
-    let mut counts: Vec<u64> = spans.iter().map(|span| span.extent.count).collect();
-    if shape & SPARSE != 0 {
-        for count in &mut counts {
-            *count = take(body)?;
-        }
-    }
+    let counts = match shape & SPARSE {
+        0 => None,
+        _ => Some(take_counts(body, spans.len())?),
+    };
     let flat = match shape & FLAT {
         0 => None,
         _ => Some(unzigzag(take(body)?)),
     };
-    let in_bucket: Vec<bool> = counts.iter().map(|count| *count > 0).collect();
     // Of the buckets that have it: when, and how many samples.
-    let mut known: Vec<Extent> = Vec::with_capacity(counts.len());
-    for (span, count) in spans.iter().zip(counts) {
-        if count > 0 {
-            known.push(Extent {
-                count,
-                ..span.extent
-            });
-        }
-    }
-    if shape & SPARSE != 0 && flat.is_none() {
-        let starts = spans.iter().zip(&in_bucket).filter(|(_, has)| **has);
-        for (extent, (span, _)) in known.iter_mut().zip(starts) {
-            (extent.first, extent.last) = take_times(body, span.start)?;
-        }
-    }
+    let known = match counts {
+        None => spans.iter().map(|span| span.extent).collect(),
+        Some(counts) => known_of(body, spans, &counts, flat.is_none())?,
+    };
     let buckets = match (flat, kind) {
         (Some(value), _) => known.iter().map(|extent| flat_at(value, extent)).collect(),
         (None, Kind::Gauge) => take_gauges(body, &known)?,
@@ -277,6 +264,29 @@ fn take_metric(
     } else {
         Err(ChunkError::Malformed("bytes after the last bucket"))
     }
+}
+
+fn take_counts(body: &mut &[u8], n: usize) -> Result<Vec<u64>, ChunkError> {
+    (0..n).map(|_| take(body)).collect()
+}
+
+/// The buckets in which a metric is that is not in every sample. `has_times`: those of its own samples follow.
+fn known_of(
+    body: &mut &[u8],
+    spans: &[Span],
+    counts: &[u64],
+    has_times: bool,
+) -> Result<Vec<Extent>, ChunkError> {
+    let mut known = Vec::with_capacity(spans.len());
+    for (span, count) in spans.iter().zip(counts).filter(|(_, count)| **count > 0) {
+        let (first, last) = match has_times {
+            true => take_times(body, span.start)?,
+            false => (span.extent.first, span.extent.last),
+        };
+        let count = *count;
+        known.push(Extent { first, last, count });
+    }
+    Ok(known)
 }
 
 fn flat_at(value: i64, extent: &Extent) -> Bucket {
@@ -407,7 +417,7 @@ impl<'a> Frame<'a> {
         if !self.is_packed {
             return Ok(Cow::Borrowed(self.rest));
         }
-        zstd::bulk::decompress(self.rest, self.length)
+        packed::unpack(self.rest, self.length)
             .map(Cow::Owned)
             .map_err(|_| ChunkError::Malformed("rollup does not inflate"))
     }
