@@ -61,6 +61,13 @@ impl Fleet {
         problem["detail"].as_str().expect("a detail").to_owned()
     }
 
+    /// One of its GPUs.
+    async fn uuid(&self) -> String {
+        let gpus = self.ask("gpus?node=n2").await;
+        let uuid = items(&gpus)[5]["uuid"].as_str();
+        uuid.expect("a UUID").to_owned()
+    }
+
     /// The agents leave; nothing new is told from here on.
     fn fall_silent(&mut self) {
         for agent in self.agents.drain(..) {
@@ -132,6 +139,8 @@ async fn the_fleet_is_asked_by_group_and_a_restart_changes_no_answer() {
         "query?metric=power_watts&by=node&step=1s",
         "query?metric=pcie_tx_bytes_total&by=rack&agg=sum&step=2s",
         "query?metric=power_watts&quantile=0.9&step=5s",
+        "series?metric=all&node=n1&device=0&step=2s",
+        "series?metric=all&node=n1&device=0",
     ];
     let now = fleet.ask("query?metric=power_watts&agg=max").await;
     let at = now["at"].as_str().expect("a time").to_owned();
@@ -147,6 +156,37 @@ async fn the_fleet_is_asked_by_group_and_a_restart_changes_no_answer() {
     fleet.server = Some(aggregator(fleet.dir.path()));
     for (question, before) in questions.iter().zip(before) {
         assert_eq!(fleet.ask(&fixed(question)).await, before, "{question}");
+    }
+}
+
+#[tokio::test]
+async fn several_metrics_are_answered_as_each_alone() {
+    let mut fleet = Fleet::start().await;
+    fleet.fall_silent();
+    let metrics = ["power_watts", "energy_joules_total", "temperature_celsius"];
+    for words in ["", "&step=2s"] {
+        let ask = async |metrics: &str| {
+            let question = format!(
+                "series?metric={metrics}&uuid={}{words}&from=-1h",
+                fleet.uuid().await
+            );
+            fleet.ask(&question).await
+        };
+        let together = ask(&metrics.join(",")).await;
+        assert!(together.get("unit").is_none(), "each series has its own");
+        for (place, metric) in metrics.into_iter().enumerate() {
+            let (one, alone) = (&together["series"][place], ask(metric).await);
+            assert_eq!(one["metric"], metric);
+            for word in ["metric", "unit", "fn"] {
+                assert_eq!(one[word], alone[word], "{metric}: {word}");
+            }
+            let known = |series: &Value| -> Vec<_> {
+                let points = points(series).into_iter();
+                points.filter(|(_, value)| value.is_some()).collect()
+            };
+            assert!(!known(one).is_empty());
+            assert_eq!(known(one), known(&alone["series"][0]), "{metric}{words}");
+        }
     }
 }
 
@@ -171,6 +211,8 @@ async fn a_question_that_cannot_be_answered_says_what_could() {
             "a longer `step`",
         ),
         ("query", "docs/metrics.md"),
+        ("series?metric=power_watts,heat", "docs/metrics.md"),
+        ("series?metric=all&step=1m&fn=rate", "gauge"),
         ("series?metric=power_watts&fn=max", "step="),
         ("series?metric=power_watts&step=soon", "like 30s"),
         ("export?from=tomorrow", "RFC 3339"),
