@@ -2,8 +2,10 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 
 use crate::load::{Plan, SUBCOMMAND, Tally};
 
@@ -17,8 +19,13 @@ pub struct Generator {
 impl Generator {
     /// Starts a fleet; it reports when this returns.
     pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_as(SUBCOMMAND, plan)
+    }
+
+    /// Starts this program again as another kind of fleet, which says `connected` and takes the same orders.
+    pub fn start_as(subcommand: &str, plan: &impl Serialize) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args([SUBCOMMAND, &serde_json::to_string(plan)?])
+            .args([subcommand, &serde_json::to_string(plan)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -41,6 +48,24 @@ impl Generator {
         writeln!(self.orders, "tally")?;
         self.orders.flush()?;
         Ok(serde_json::from_str(&self.answer()?)?)
+    }
+
+    /// Waits until all that was owed when it connected is sent.
+    pub fn settle(&mut self, within: Duration) -> Result<()> {
+        let began = entrenar::clock::instant();
+        loop {
+            let owed = self.tally()?.owed;
+            if owed == 0 {
+                return Ok(());
+            }
+            if began.elapsed() > within {
+                bail!(
+                    "the load still owes {owed} records after {} s",
+                    within.as_secs()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     /// Stops sending, waits for the last acknowledgements, and says what it came to.

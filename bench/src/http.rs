@@ -7,10 +7,20 @@ use anyhow::{Context, Result, bail};
 
 /// Fetches a page from a server; the body, as it came.
 pub fn get(address: &str, path: &str) -> Result<String> {
+    ask("GET", address, path)
+}
+
+/// Posts nothing to a server; the body of its answer, as it came.
+pub fn post(address: &str, path: &str) -> Result<String> {
+    ask("POST", address, path)
+}
+
+fn ask(method: &str, address: &str, path: &str) -> Result<String> {
     let mut stream =
         TcpStream::connect(address).with_context(|| format!("no server at {address}"))?;
     // In version 1.0 the end of the connection is the end of the body, whatever its length.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -34,9 +44,23 @@ pub fn metric(page: &str, name: &str) -> Option<f64> {
     value.trim().parse().ok()
 }
 
+/// The same of one with labels: the sum over all of them. 0 where there is none.
+pub fn metric_sum(page: &str, name: &str) -> f64 {
+    let lines = page.lines().filter_map(|line| line.strip_prefix(name));
+    let of_name = lines.filter(|rest| rest.starts_with(['{', ' ']));
+    let values = of_name.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_summed_over() {
+        let page = "a{b=\"c d\"} 2\na{b=\"e\"} 3\nab 7\n";
+        assert!((metric_sum(page, "a") - 5.0).abs() < 1e-9);
+    }
 
     #[test]
     fn a_metric_is_found_by_its_whole_name() {

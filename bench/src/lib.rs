@@ -18,6 +18,7 @@ pub mod codec;
 pub mod detection;
 pub mod ingest;
 pub mod latency;
+pub mod peers;
 pub mod query;
 pub mod scale;
 pub mod scrape;
@@ -77,5 +78,10 @@ pub const BENCHES: &[Bench] = &[
         name: "detection",
         what: "how well it detects, beside five baselines",
         run: detection::run_all,
+    },
+    Bench {
+        name: "peers",
+        what: "the same fleet through Prometheus and VictoriaMetrics",
+        run: peers::run_all,
     },
 ];

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tonic::transport::Endpoint;
 
 use self::agent::{Agent, Reel};
-use crate::fleet;
+use crate::fleet::{self, NodeTicks};
 use crate::process::raise_file_limit;
 
 /// The argument that makes a bench a fleet.
@@ -45,6 +45,18 @@ pub struct Plan {
     pub ticks: u32,
 }
 
+/// What agents have in their spools when they connect, as after a time away.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Records of it, each with as many ticks as a live one; they lie before what is live.
+    pub records: u32,
+    /// Of each agent, at most: beside what it reports live.
+    pub records_a_second: u32,
+    /// The end of the backlog, in ms since the Unix epoch, where nothing is reported after it; `None`: live ticks
+    /// follow it.
+    pub end_ms: Option<i64>,
+}
+
 /// What was sent, and what of it is safe.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
@@ -59,6 +71,8 @@ pub struct Tally {
     pub broken: u64,
     /// Messages that waited because the aggregator did not read.
     pub held_back: u64,
+    /// Records of the backlog that are not sent yet.
+    pub owed: u64,
 }
 
 /// The same, counted by many.
@@ -71,6 +85,7 @@ pub(crate) struct Counters {
     durable_records: AtomicU64,
     broken: AtomicU64,
     held_back: AtomicU64,
+    owed: AtomicU64,
 }
 
 impl Counters {
@@ -83,18 +98,26 @@ impl Counters {
             durable_records: self.durable_records.load(Relaxed),
             broken: self.broken.load(Relaxed),
             held_back: self.held_back.load(Relaxed),
+            owed: self.owed.load(Relaxed),
         }
     }
 }
 
 /// Lives as this fleet until it is told to stop.
 pub fn run(plan: &Plan) -> Result<()> {
+    let interval = Duration::from_millis(plan.interval_ms.into());
+    let nodes = fleet::simulate(plan.nodes, plan.ticks, interval)?;
+    play(plan, nodes, Backlog::default())
+}
+
+/// Lives as a fleet of these nodes until it is told to stop.
+pub fn play(plan: &Plan, nodes: Vec<NodeTicks>, backlog: Backlog) -> Result<()> {
     raise_file_limit()?;
-    let reels = reels(plan)?;
+    let reels = reels(plan, nodes)?;
     let runtime = Runtime::new()?;
     let counters = Arc::<Counters>::default();
     let (stop, stopped) = watch::channel(false);
-    let mut agents = runtime.block_on(connect(plan, &reels, &counters, &stopped))?;
+    let mut agents = runtime.block_on(connect(plan, backlog, &reels, &counters, &stopped))?;
     answer("connected")?;
     for line in std::io::stdin().lock().lines() {
         match line?.as_str() {
@@ -107,16 +130,16 @@ pub fn run(plan: &Plan) -> Result<()> {
     answer(&serde_json::to_string(&counters.tally())?)
 }
 
-fn answer(line: &str) -> Result<()> {
+/// Says a line to whoever gave the orders.
+pub(crate) fn answer(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")?;
     Ok(stdout.flush()?)
 }
 
 /// The messages of each simulated node, packed.
-fn reels(plan: &Plan) -> Result<Vec<Arc<Reel>>> {
+fn reels(plan: &Plan, nodes: Vec<NodeTicks>) -> Result<Vec<Arc<Reel>>> {
     let interval = Duration::from_millis(plan.interval_ms.into());
-    let nodes = fleet::simulate(plan.nodes, plan.ticks, interval)?;
     let reel = |node| Reel::new(node, plan.batch_ticks, interval).map(Arc::new);
     nodes.into_iter().map(reel).collect()
 }
@@ -125,6 +148,7 @@ type Agents = tokio::task::JoinSet<()>;
 
 async fn connect(
     plan: &Plan,
+    backlog: Backlog,
     reels: &[Arc<Reel>],
     counters: &Arc<Counters>,
     stopped: &watch::Receiver<bool>,
@@ -133,7 +157,14 @@ async fn connect(
     let turn = Arc::new(Semaphore::new(CONNECTING));
     let mut dialing = tokio::task::JoinSet::new();
     for number in 0..plan.agents {
-        let agent = Agent::new(plan, number, reels, Arc::clone(counters), stopped.clone());
+        let agent = Agent::new(
+            plan,
+            backlog,
+            number,
+            reels,
+            Arc::clone(counters),
+            stopped.clone(),
+        );
         let (endpoint, turn) = (endpoint.clone(), Arc::clone(&turn));
         dialing.spawn(async move {
             let _turn = turn.acquire().await?;

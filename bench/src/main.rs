@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use entrenar_bench::{BENCHES, detection, load};
+use entrenar_bench::{BENCHES, detection, load, peers};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,9 +23,15 @@ fn run(names: &[&str]) -> Result<()> {
     if let [load::SUBCOMMAND, plan] = names {
         return load::run(&serde_json::from_str(plan)?);
     }
+    if let [peers::SUBCOMMAND, load] = names {
+        return peers::run_load(serde_json::from_str(load)?);
+    }
     // What follows its name are its options.
     if let ["detection", options @ ..] = names {
         return detection::run(options).context("bench detection");
+    }
+    if let ["peers", parts @ ..] = names {
+        return peers::run(parts).context("bench peers");
     }
     let known = |name: &&&str| BENCHES.iter().any(|bench| bench.name == **name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {

@@ -23,6 +23,8 @@ usage: cargo xtask COMMAND
   bench [NAME...]          run benchmarks (all, or the named ones) and print their tables
   bench detection [OPTION...]
                            how well it detects: writes docs/detection.md, which lists the options
+  bench peers [PART...]    the same fleet through Prometheus and VictoriaMetrics, which are got if they are missing;
+                           parts: ingest, disk, query
 ";
 
 fn main() -> ExitCode {

@@ -68,6 +68,22 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What `bench peers` measures beside us.
+const PEERS: &[Need] = &[
+    Need {
+        program: "prometheus",
+        package: "prometheus",
+        what_for: "to be measured beside us",
+        how: How::Unpacked,
+    },
+    Need {
+        program: "victoria-metrics",
+        package: "victoria-metrics",
+        what_for: "to be measured beside us",
+        how: How::Unpacked,
+    },
+];
+
 /// Where Debian has the programs of Postgres, by version and not in `PATH`.
 const POSTGRES: &str = "/usr/lib/postgresql";
 
@@ -90,17 +106,17 @@ const FETCHED_PROGRAMS: [&str; 3] = [
 
 /// What is missing, one line each.
 pub(crate) fn missing() -> Vec<String> {
-    absent()
+    absent(NEEDS)
         .iter()
         .map(|need| format!("{} ({})", need.program, need.what_for))
         .collect()
 }
 
-fn absent() -> Vec<&'static Need> {
+fn absent(needs: &'static [Need]) -> Vec<&'static Need> {
     let named = |need: &Need| {
         need.package == "postgresql" && SERVERS.iter().any(|name| std::env::var_os(name).is_some())
     };
-    NEEDS
+    needs
         .iter()
         .filter(|need| !is_there(need.program) && !named(need))
         .collect()
@@ -151,7 +167,18 @@ fn unpack(package: &str) -> Result<()> {
 ///
 /// False: something is missing, and was named.
 pub(crate) fn ensure() -> Result<bool> {
-    let absent = absent();
+    const OTHERWISE: &str = "run the rest with: cargo xtask test --skip-external";
+    Ok(ensure_of(NEEDS, OTHERWISE)? && ensure_node())
+}
+
+/// Makes sure that the peers are there, which `bench peers` starts itself: none of them is configured or started here.
+pub(crate) fn ensure_peers() -> Result<bool> {
+    ensure_of(PEERS, "name the other benches: cargo xtask bench NAME...")
+}
+
+/// `otherwise`: what a person can do without them.
+fn ensure_of(needs: &'static [Need], otherwise: &str) -> Result<bool> {
+    let absent = absent(needs);
     for need in &absent {
         println!("missing: {} ({})", need.program, need.what_for);
     }
@@ -165,10 +192,10 @@ pub(crate) fn ensure() -> Result<bool> {
         packages
     };
     let (install, unpack) = (packages(How::Installed), packages(How::Unpacked));
-    Ok(get(&install, &unpack)? && ensure_node())
+    get(&install, &unpack, otherwise)
 }
 
-fn get(install: &[&str], to_unpack: &[&str]) -> Result<bool> {
+fn get(install: &[&str], to_unpack: &[&str], otherwise: &str) -> Result<bool> {
     let is_root = output("id", &["-u"]).is_some_and(|id| id == "0");
     let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
     let is_debian = is_there("apt-get");
@@ -188,9 +215,7 @@ fn get(install: &[&str], to_unpack: &[&str]) -> Result<bool> {
     let line = "apt-get install --yes --no-install-recommends";
     if !is_root || !is_debian {
         let wanted = wanted.join(" ");
-        println!(
-            "\ninstall it with:\n\n    sudo {line} {wanted}\n\nor run the rest with: cargo xtask test --skip-external"
-        );
+        println!("\ninstall it with:\n\n    sudo {line} {wanted}\n\nor {otherwise}");
         return Ok(false);
     }
     let args: Vec<&str> = line.split(' ').skip(1).chain(wanted).collect();

@@ -15,12 +15,12 @@ use entrenar_proto::wire::telemetry_client::TelemetryClient;
 use entrenar_proto::wire::{self, AgentMessage, AggregatorMessage};
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
 
-use super::{Counters, LAST_ACKS, Plan};
+use super::{Backlog, Counters, LAST_ACKS, Plan};
 use crate::fleet::{NodeTicks, n_samples, record};
 
 /// Messages on their way to the connection. When it is full the agent waits, as a real one does.
@@ -91,6 +91,7 @@ pub(super) struct Agent {
     phase: Duration,
     period: Duration,
     interval_ms: i64,
+    backlog: Backlog,
     counters: Arc<Counters>,
     stopped: watch::Receiver<bool>,
 }
@@ -98,6 +99,7 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn new(
         plan: &Plan,
+        backlog: Backlog,
         number: u32,
         reels: &[Arc<Reel>],
         counters: Arc<Counters>,
@@ -107,9 +109,13 @@ impl Agent {
         let copy = number as usize / reels.len();
         let period = Duration::from_millis((plan.interval_ms * plan.batch_ticks).into());
         counters.series.fetch_add(reel.n_series, Relaxed);
+        counters.owed.fetch_add(backlog.records.into(), Relaxed);
+        let mut hello = hello(plan, number, copy, &reel.gpus);
+        hello.next_seq += u64::from(backlog.records);
         Self {
             ahead: copy * 37,
-            hello: hello(plan, number, copy, &reel.gpus),
+            backlog,
+            hello,
             phase: period * number / plan.agents.max(1),
             period,
             interval_ms: plan.interval_ms.into(),
@@ -137,11 +143,15 @@ impl Agent {
             .await
             .context("the aggregator does not take the stream")?
             .into_inner();
+        let seq = u64::from(self.backlog.records);
         Ok(Connected {
             agent: self,
             outbox,
             answers,
-            seq: 0,
+            seq,
+            played: seq,
+            sent_of_backlog: 0,
+            began_at: Timestamp(0),
             durable: 0,
         })
     }
@@ -167,6 +177,13 @@ impl Agent {
             })
             .collect()
     }
+}
+
+/// The rhythm of what is owed.
+fn late(backlog: Backlog) -> Interval {
+    let mut late = interval(Duration::from_secs(1) / backlog.records_a_second.max(1));
+    late.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    late
 }
 
 /// Who this agent is: a node, a rack and GPUs of its own.
@@ -214,7 +231,13 @@ pub(super) struct Connected {
     agent: Agent,
     outbox: mpsc::Sender<AgentMessage>,
     answers: Streaming<AggregatorMessage>,
+    /// Of the newest record; the backlog has the numbers before the live ones.
     seq: u64,
+    /// Frames that lie before the next live one.
+    played: u64,
+    sent_of_backlog: u32,
+    /// When the first live tick was, or would have been.
+    began_at: Timestamp,
     durable: u64,
 }
 
@@ -228,7 +251,9 @@ impl Connected {
 
     /// `None`: the stream broke.
     async fn converse(&mut self) -> Option<()> {
-        for change in self.agent.holder_changes(clock::now()) {
+        let backlog = self.agent.backlog;
+        let since = self.since();
+        for change in self.agent.holder_changes(since) {
             self.seq += 1;
             let record = Record {
                 seq: self.seq,
@@ -237,11 +262,16 @@ impl Connected {
             self.send(encode_record(&record), 0).await?;
         }
         let mut due = self.due();
+        let mut late = late(backlog);
         let mut stopped = self.agent.stopped.clone();
+        let is_live = backlog.end_ms.is_none();
         while !*stopped.borrow() {
+            // As an agent that comes back does it: a live tick first, then the oldest that is missing, live ones between.
+            let owes = self.sent_of_backlog < backlog.records && self.began_at.0 != 0;
             tokio::select! {
                 _ = stopped.changed() => break,
-                _ = due.tick() => self.tick().await?,
+                _ = due.tick(), if is_live => self.tick().await?,
+                _ = late.tick(), if owes => self.catch_up().await?,
                 answer = self.answers.message() => self.note(answer.ok()??),
             }
         }
@@ -255,13 +285,46 @@ impl Connected {
         due
     }
 
+    /// When the first holders are said to have begun: with the first tick.
+    fn since(&mut self) -> Timestamp {
+        let backlog = self.agent.backlog;
+        let Some(end_ms) = backlog.end_ms else {
+            return clock::now();
+        };
+        // The last record of the backlog ends a period before.
+        self.began_at = Timestamp(end_ms) + self.agent.period;
+        self.began_at - self.agent.period * backlog.records
+    }
+
     async fn tick(&mut self) -> Option<()> {
         self.seq += 1;
+        let place = self.played;
+        self.played += 1;
+        let now = clock::now();
+        if self.began_at.0 == 0 {
+            self.began_at = now;
+        }
+        self.play(self.seq, place, now).await
+    }
+
+    /// The oldest record that is still owed.
+    async fn catch_up(&mut self) -> Option<()> {
+        let n = self.sent_of_backlog;
+        let left = self.agent.backlog.records - n;
+        self.sent_of_backlog += 1;
+        self.agent.counters.owed.fetch_sub(1, Relaxed);
+        let (seq, place) = (u64::from(n) + 1, u64::from(n));
+        self.play(seq, place, self.began_at - self.agent.period * left)
+            .await
+    }
+
+    /// Sends a frame whose last tick is at an instant.
+    async fn play(&mut self, seq: u64, place: u64, at: Timestamp) -> Option<()> {
         let reel = Arc::clone(&self.agent.reel);
-        let frame = &reel.frames[(self.seq as usize + self.agent.ahead) % reel.frames.len()];
+        let frame = &reel.frames[(place as usize + self.agent.ahead) % reel.frames.len()];
         let span_ms = self.agent.interval_ms * (frame.batch.tick_at_ms.len() as i64 - 1);
-        let uptime = self.agent.period * self.seq as u32 + Duration::from_hours(24);
-        let record = frame.record(self.seq, clock::now(), uptime, span_ms);
+        let uptime = self.agent.period * place as u32 + Duration::from_hours(24);
+        let record = frame.record(seq, at, uptime, span_ms);
         self.send(record.encode_to_vec(), frame.n_samples).await
     }
 
