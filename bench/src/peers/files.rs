@@ -60,7 +60,7 @@ async fn look(file: &Path) -> Result<Database> {
     let options = SqliteConnectOptions::new().filename(file).read_only(true);
     let mut db = SqliteConnection::connect_with(&options).await?;
     let pages_of = "SELECT coalesce(sum(pgsize), 0) FROM dbstat
-        WHERE aggregate AND name IN (SELECT name FROM sqlite_schema WHERE tbl_name = $1)";
+        WHERE aggregate = 1 AND name IN (SELECT name FROM sqlite_schema WHERE tbl_name = $1)";
     let mut pages = async |table: &str| -> Result<u64> {
         let bytes: i64 = sqlx::query_scalar(pages_of)
             .bind(table)

@@ -1,5 +1,6 @@
-//! Stored history of our fleet at 1 s, written through the store as the aggregator itself writes it.
+//! Stored history of our fleet, written through the store as the aggregator itself writes it.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,46 +14,42 @@ use entrenar_aggregator::store::{Flush, SealedChunk, SqliteStore, Store};
 use super::{labels, orders};
 use crate::fleet::NodeTicks;
 
-const INTERVAL: Duration = Duration::from_secs(1);
-
 /// Chunks in one commit.
 const COMMIT_CHUNKS: usize = 512;
 
-/// How much each node has, up to now.
+/// What some nodes have, up to now.
 pub struct History {
-    pub agents: u32,
-    /// Of the first node, and of all others.
-    pub first: Duration,
-    pub others: Duration,
+    /// Their numbers.
+    pub nodes: Range<u32>,
+    pub interval: Duration,
+    pub length: Duration,
 }
 
-/// Fills a database. Answers the first GPU's name.
-pub async fn fill(database: &Path, history: &History, reels: &[NodeTicks]) -> Result<String> {
+/// Fills a database.
+pub async fn fill(database: &Path, histories: &[History], reels: &[NodeTicks]) -> Result<()> {
     let store = SqliteStore::open(database).await?;
     let to = now();
     let mut sealed = Vec::new();
-    for number in 0..history.agents {
-        let (reel, copy) = orders::reel_of(number, reels.len());
-        let length = if number == 0 {
-            history.first
-        } else {
-            history.others
-        };
-        for gpu in 0..reels[reel].gpus.len() {
-            let past = Past {
-                uuid: labels::uuid(copy, &reels[reel].gpus[gpu]).into(),
-                ticks: reels[reel].ticks.iter().map(|rows| &rows[gpu]).collect(),
-                ahead: orders::ahead(copy),
-            };
-            past.seal(to - length, to, &mut sealed)?;
-            if sealed.len() >= COMMIT_CHUNKS {
-                commit(&store, &mut sealed).await?;
+    for history in histories {
+        for number in history.nodes.clone() {
+            let (reel, copy) = orders::reel_of(number, reels.len());
+            for gpu in 0..reels[reel].gpus.len() {
+                let past = Past {
+                    uuid: labels::uuid(copy, &reels[reel].gpus[gpu]).into(),
+                    ticks: reels[reel].ticks.iter().map(|rows| &rows[gpu]).collect(),
+                    ahead: orders::ahead(copy),
+                    interval: history.interval,
+                };
+                past.seal(to - history.length, to, &mut sealed)?;
+                if sealed.len() >= COMMIT_CHUNKS {
+                    commit(&store, &mut sealed).await?;
+                }
             }
         }
     }
     commit(&store, &mut sealed).await?;
     store.close().await;
-    Ok(labels::uuid(0, &reels[0].gpus[0]))
+    Ok(())
 }
 
 async fn commit(store: &SqliteStore, sealed: &mut Vec<SealedChunk>) -> Result<()> {
@@ -69,11 +66,12 @@ struct Past<'a> {
     uuid: GpuUuid,
     ticks: Vec<&'a Values>,
     ahead: usize,
+    interval: Duration,
 }
 
 impl Past<'_> {
     fn seal(&self, from: Timestamp, to: Timestamp, sealed: &mut Vec<SealedChunk>) -> Result<()> {
-        let length = stretch::length(INTERVAL);
+        let length = stretch::length(self.interval);
         let mut at = from;
         while at < to {
             let start = stretch::start(&self.uuid, length, at);
@@ -89,17 +87,18 @@ impl Past<'_> {
                 n_samples: rows.len() as u32,
                 blob: chunk::encode(&rows, chunk::Profile::Exact)?,
             });
-            at = last.0 + INTERVAL;
+            at = last.0 + self.interval;
         }
         Ok(())
     }
 
     fn rows(&self, from: Timestamp, end: Timestamp) -> Vec<(Timestamp, Values)> {
-        let ticks = end.since(from).as_millis().div_ceil(INTERVAL.as_millis()) as i64;
+        let interval_ms = self.interval.as_millis() as i64;
+        let ticks = (end.since(from).as_millis() as i64 + interval_ms - 1) / interval_ms;
         let row = |n: i64| {
-            let at = Timestamp(from.0 + n * INTERVAL.as_millis() as i64);
-            let place = at.0 / INTERVAL.as_millis() as i64;
-            let values = self.ticks[(place as usize + self.ahead) % self.ticks.len()];
+            let at = Timestamp(from.0 + n * interval_ms);
+            let place = (at.0 / interval_ms) as usize + self.ahead;
+            let values = self.ticks[place % self.ticks.len()];
             (at, values.clone())
         };
         (0..ticks).map(row).collect()

@@ -11,7 +11,8 @@ use super::ask::{Asked, Cost};
 use super::fleet::{METRICS, simulate};
 use super::goal::{self, Goal};
 use super::history::{self, History};
-use super::orders::{Load, SUBCOMMAND};
+use super::labels;
+use super::orders::{self, Load, SUBCOMMAND};
 use super::push::{Past, PushPlan, What};
 use super::server::{KINDS, Kind, Peer, RECEIVER};
 use crate::generator::Generator;
@@ -36,8 +37,10 @@ const FLEET_METRICS: [&str; 3] = [
     "DCGM_FI_DEV_GPU_UTIL",
 ];
 /// A little more than is asked for, so that what is asked for is there in full.
-const OUR_FIRST: Duration = Duration::from_mins(6 * 60 + 10);
-const OUR_OTHERS: Duration = Duration::from_mins(70);
+const NODE_HISTORY: Duration = Duration::from_mins(6 * 60 + 10);
+const FLEET_HISTORY: Duration = Duration::from_mins(70);
+/// A node beyond the fleet, which was sampled as the peers' is.
+const SLOW_NODE: u32 = AGENTS;
 /// Long enough for every agent to have reported, and for commits to follow one another.
 const WARM_UP: Duration = Duration::from_secs(20);
 const PUSHED_WITHIN: Duration = Duration::from_mins(8);
@@ -47,7 +50,7 @@ struct Question {
     name: &'static str,
     floor: Option<f64>,
     reach: Option<f64>,
-    ours: Vec<String>,
+    ours: String,
     theirs: fn(&Theirs) -> String,
 }
 
@@ -74,12 +77,19 @@ impl Theirs {
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn questions(uuid: &str) -> Vec<Question> {
-    let query = |words: &str| vec![format!("/api/v1/query?metric={words}")];
-    let series = |metric: &str| {
-        format!("/api/v1/series?uuid={uuid}&metric={metric}&from=-6h&step={STEP_S}s")
+/// A GPU that was sampled each second, and one that was sampled as the peers' is.
+struct Names {
+    fast: String,
+    slow: String,
+}
+
+fn questions(Names { fast, slow }: &Names) -> Vec<Question> {
+    let query = |words: &str| format!("/api/v1/query?metric={words}");
+    let series = |uuid: &str, metrics: &str| {
+        format!("/api/v1/series?uuid={uuid}&metric={metrics}&from=-6h&step={STEP_S}s")
     };
-    let all_metrics = METRICS.iter().filter_map(|metric| metric.id.def());
+    let defs = METRICS.iter().filter_map(|metric| metric.id.def());
+    let all_metrics: Vec<_> = defs.map(|def| def.name).collect();
     vec![
         Question {
             name: "instant, hottest of 10,000 GPUs by node",
@@ -113,17 +123,31 @@ fn questions(uuid: &str) -> Vec<Question> {
             },
         },
         Question {
-            name: "6 h of one GPU by 15 s, one metric",
+            name: "6 h of one GPU by 15 s, one metric, sampled at 15 s",
             floor: Some(1.5),
             reach: Some(0.5),
-            ours: vec![series("power_watts")],
+            ours: series(slow, "power_watts"),
             theirs: |t| t.six_hours("DCGM_FI_DEV_POWER_USAGE{UUID}"),
         },
         Question {
-            name: "6 h of one GPU by 15 s, 24 metrics",
+            name: "6 h of one GPU by 15 s, 24 metrics, sampled at 15 s",
             floor: Some(10.0),
             reach: Some(3.0),
-            ours: all_metrics.map(|def| series(def.name)).collect(),
+            ours: series(slow, &all_metrics.join(",")),
+            theirs: |t| t.six_hours("{UUID,__name__=~\"DCGM_.+\"}"),
+        },
+        Question {
+            name: "6 h of one GPU by 15 s, one metric (ours sampled at 1 s, peers at 15 s)",
+            floor: Some(1.5),
+            reach: Some(0.5),
+            ours: series(fast, "power_watts"),
+            theirs: |t| t.six_hours("DCGM_FI_DEV_POWER_USAGE{UUID}"),
+        },
+        Question {
+            name: "6 h of one GPU by 15 s, 24 metrics (ours sampled at 1 s, peers at 15 s)",
+            floor: Some(10.0),
+            reach: Some(3.0),
+            ours: series(fast, &all_metrics.join(",")),
             theirs: |t| t.six_hours("{UUID,__name__=~\"DCGM_.+\"}"),
         },
     ]
@@ -132,30 +156,30 @@ fn questions(uuid: &str) -> Vec<Question> {
 /// Measures all, one after the other.
 pub fn run() -> Result<()> {
     println!("   ours");
-    let (uuid, ours) = our_own()?;
+    let (names, ours) = our_own()?;
     let mut peers = Vec::new();
     for kind in KINDS {
         println!("   {}", kind.name());
-        peers.push(of_peer(kind, &uuid)?);
+        peers.push(of_peer(kind, &names)?);
     }
     let mut section = Section::default();
     section.say(format!(
         "CPU of the server's process a question, less what it spends without one, over questions asked one after the other for 4 s, \
          a connection each; their median wall time. Ours: {} GPUs that report {} metrics at 1 Hz meanwhile, with {} min of \
-         stored history at 1 s each, and {} h of the first node. The peers take in nothing meanwhile, and hold {} metrics of the \
+         stored history at 1 s each, and {} h of the first node; one more node has {} h at {STEP_S} s. The peers take in nothing meanwhile, and hold {} metrics of the \
          {} GPUs for 1 h and all {} of the first node for 6 h, at {STEP_S} s, brought by remote write and counted; \
-         VictoriaMetrics is asked not to answer from its cache of results (`nocache=1`). The 24 metrics are 24 requests to \
-         us, and one to them.",
+         VictoriaMetrics is asked not to answer from its cache of results (`nocache=1`).",
         AGENTS * 8,
         METRICS.len(),
-        OUR_OTHERS.as_secs() / 60,
-        OUR_FIRST.as_secs() / 3600,
+        FLEET_HISTORY.as_secs() / 60,
+        NODE_HISTORY.as_secs() / 3600,
+        NODE_HISTORY.as_secs() / 3600,
         FLEET_METRICS.len(),
         AGENTS * 8,
         METRICS.len(),
     ));
-    let names = questions(&uuid);
-    let goals: Vec<_> = names
+    let questions = questions(&names);
+    let goals: Vec<_> = questions
         .iter()
         .enumerate()
         .map(|(n, question)| Goal {
@@ -172,7 +196,7 @@ pub fn run() -> Result<()> {
         let kib = cost.answer_bytes as f64 / 1024.0;
         format!("{:.1} ms, {kib:.0} KiB, {}×", cost.wall_ms, cost.times)
     };
-    let rows: Vec<_> = names
+    let rows: Vec<_> = questions
         .iter()
         .enumerate()
         .map(|(n, q)| {
@@ -196,19 +220,33 @@ pub fn run() -> Result<()> {
     section.publish("peers-query")
 }
 
-fn our_own() -> Result<(String, Vec<Cost>)> {
+fn our_own() -> Result<(Names, Vec<Cost>)> {
     let dir = tempfile::tempdir_in("target")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let reels = simulate(NODES, OUR_TICKS, Duration::from_secs(1))?;
-    let history = History {
-        agents: AGENTS,
-        first: OUR_FIRST,
-        others: OUR_OTHERS,
+    let (second, step) = (Duration::from_secs(1), Duration::from_secs(STEP_S.into()));
+    let history = |nodes, interval, length| History {
+        nodes,
+        interval,
+        length,
     };
+    let histories = [
+        history(0..1, second, NODE_HISTORY),
+        history(1..AGENTS, second, FLEET_HISTORY),
+        history(SLOW_NODE..SLOW_NODE + 1, step, NODE_HISTORY),
+    ];
     let database = dir.path().join("entrenar.db");
-    let uuid = runtime.block_on(history::fill(&database, &history, &reels))?;
+    runtime.block_on(history::fill(&database, &histories, &reels))?;
+    let name = |number| {
+        let (reel, copy) = orders::reel_of(number, reels.len());
+        labels::uuid(copy, &reels[reel].gpus[0])
+    };
+    let names = Names {
+        fast: name(0),
+        slow: name(SLOW_NODE),
+    };
     drop(reels);
     let server = Server::start(aggregator(dir.path().into())?)?;
     let plan = Plan {
@@ -226,27 +264,27 @@ fn our_own() -> Result<(String, Vec<Cost>)> {
     let page = http::get(address, "/api/v1/query?metric=power_watts&agg=count")?;
     ensure!(page.contains("10000"), "not all GPUs are here: {page}");
     let asked = Asked::new(address, &usage)?;
-    let costs = questions(&uuid)
+    let costs = questions(&names)
         .iter()
         .map(|q| asked.ask(&q.ours))
         .collect::<Result<_>>()?;
     load.stop()?;
     server.stop()?;
-    Ok((uuid, costs))
+    Ok((names, costs))
 }
 
-fn of_peer(kind: Kind, uuid: &str) -> Result<Vec<Cost>> {
+fn of_peer(kind: Kind, names: &Names) -> Result<Vec<Cost>> {
     let dir = tempfile::tempdir_in("target")?;
     let peer = Peer::start(kind, dir.path(), None)?;
     let theirs = Theirs {
         end: Timestamp(entrenar::clock::now().0 / 1000 * 1000),
-        uuid: uuid.to_owned(),
+        uuid: names.fast.clone(),
     };
     fill(&peer, theirs.end)?;
     let usage = || peer.usage();
     let asked = Asked::new(&peer.address, &usage)?;
-    let ask = |question: &Question| asked.ask(&[(question.theirs)(&theirs)]);
-    let costs = questions(uuid).iter().map(ask).collect();
+    let ask = |question: &Question| asked.ask(&(question.theirs)(&theirs));
+    let costs = questions(names).iter().map(ask).collect();
     peer.stop()?;
     costs
 }
