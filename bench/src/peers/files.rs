@@ -34,6 +34,8 @@ pub fn size(dir: &Path) -> Result<u64> {
 pub struct Database {
     /// The folder in full: the file, its write-ahead log, everything.
     pub files_bytes: u64,
+    /// Of it the file of the write-ahead log, which is used again and again.
+    pub wal_bytes: u64,
     /// Pages of summaries by minute and hour, with their index.
     pub rollup_bytes: u64,
     /// Pages of sealed chunks, with their index.
@@ -46,14 +48,37 @@ pub struct Database {
     pub journal_bytes: u64,
 }
 
+impl Database {
+    /// Everything that is there for samples as they were read.
+    pub fn all_but_rollups(&self) -> u64 {
+        self.files_bytes.saturating_sub(self.rollup_bytes)
+    }
+
+    /// The same without what is used again, and does not grow with history.
+    pub fn lasting(&self) -> u64 {
+        let used_again = self.free_bytes + self.wal_bytes;
+        self.all_but_rollups().saturating_sub(used_again)
+    }
+}
+
 /// Looks into the database of an aggregator's data folder, which may run.
 pub fn inspect(dir: &Path) -> Result<Database> {
+    // Before the database is opened, which makes a log where there is none.
+    let files_bytes = size(dir)?;
+    let is_log = |file: &Path| {
+        file.file_name()
+            .is_some_and(|name| name == "entrenar.db-wal")
+    };
+    let wal_bytes = size_where(dir, is_log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut found = runtime.block_on(look(&dir.join("entrenar.db")))?;
-    found.files_bytes = size(dir)?;
-    Ok(found)
+    let found = runtime.block_on(look(&dir.join("entrenar.db")))?;
+    Ok(Database {
+        files_bytes,
+        wal_bytes,
+        ..found
+    })
 }
 
 async fn look(file: &Path) -> Result<Database> {
@@ -75,12 +100,12 @@ async fn look(file: &Path) -> Result<Database> {
         Ok(n as u64)
     };
     let found = Database {
-        files_bytes: 0,
         rollup_bytes,
         chunk_bytes,
         free_bytes: count("PRAGMA freelist_count").await? * count("PRAGMA page_size").await?,
         sealed_rows: count("SELECT coalesce(sum(n_samples), 0) FROM chunk").await?,
         journal_bytes,
+        ..Database::default()
     };
     db.close().await?;
     Ok(found)

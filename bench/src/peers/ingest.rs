@@ -70,7 +70,7 @@ pub fn run() -> Result<()> {
          {BACKLOG_TICKS} ticks in each agent's spool, so that its open stretches are as full as on any day; the peers run \
          at their defaults, without a rule, and their memory grows further than is seen here: Prometheus' until its first \
          block is cut after 2 to 3 hours. What Prometheus writes here is its log alone; blocks come on top (see the \
-         disk below).",
+         disk below). A scrape adds five series of its own to those of a target, which peers count as well.",
         u64::from(AGENTS) * super::fleet::NODE_SERIES,
         u64::from(PUSHING) * super::fleet::NODE_SERIES,
         super::push::REQUEST_SAMPLES,
