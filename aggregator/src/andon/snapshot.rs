@@ -3,6 +3,8 @@
 //! JSON under zstd, with a version: an engine that does not know the version starts anew from the journal instead of
 //! guessing.
 
+use std::io::{BufWriter, IntoInnerError};
+
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Engine, Memory};
@@ -42,8 +44,13 @@ pub(super) fn write(memory: &Memory) -> Vec<u8> {
         version: VERSION,
         memory,
     };
-    let json = serde_json::to_vec(&snapshot).expect("the engine's memory has text keys only");
-    zstd::encode_all(json.as_slice(), ZSTD_LEVEL).expect("memory can be written to")
+    // Packed as it is written: unpacked it is larger than the memory that it describes.
+    let packer = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).expect("packing needs only memory");
+    let mut json = BufWriter::new(packer);
+    serde_json::to_writer(&mut json, &snapshot).expect("the engine's memory has text keys only");
+    let packer = json.into_inner().map_err(IntoInnerError::into_error);
+    let packer = packer.expect("memory can be written to");
+    packer.finish().expect("memory can be written to")
 }
 
 pub(super) fn read(rules: RuleBook, bytes: &[u8]) -> Result<Engine, SnapshotError> {

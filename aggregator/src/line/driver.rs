@@ -31,8 +31,12 @@ use crate::status::Vitals;
 use crate::store::{Durable, Flush, Store, StoreError, StoreResult};
 use crate::web::{IncidentView, Live, LiveEvent, Topic};
 
-/// How often the engine's clock is moved and a commit begun.
-pub const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// How often the engine's clock is moved.
+const TICK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a commit is begun. Each rewrites a few pages whatever is in it, and nobody waits for one: rules have seen what
+/// waits, decisions go to the store by themselves, and agents keep what is not acknowledged.
+pub const COMMIT_EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes of records that may wait for a commit. Beyond it streams are not read.
 pub const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
@@ -182,6 +186,8 @@ pub struct Driver {
     questions: mpsc::Receiver<Question>,
     acks: HashMap<StreamId, watch::Sender<Progress>>,
     commit: Option<Commit>,
+    /// Before, one begins only where much waits.
+    next_commit: Instant,
     lamps: HashMap<(entrenar::gpu::NodeId, Option<u32>), crate::andon::Light>,
 }
 
@@ -208,6 +214,7 @@ impl Driver {
             questions,
             acks: HashMap::new(),
             commit: None,
+            next_commit: Instant::now(),
             lamps: HashMap::new(),
         };
         (
@@ -221,7 +228,7 @@ impl Driver {
 
     /// Runs until `stop`; then commits what is there.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(COMMIT_EVERY);
+        let mut tick = tokio::time::interval(TICK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut turn = Vec::with_capacity(TURN);
         let mut next_turn = Instant::now();
@@ -317,7 +324,9 @@ impl Driver {
         let others_wait = !self.agents.is_empty();
         self.line.advance(self.clock.now(), others_wait);
         self.say_effort(effort);
-        self.begin_commit();
+        if Instant::now() >= self.next_commit {
+            self.begin_commit();
+        }
         self.show_lamps();
     }
 
@@ -345,6 +354,7 @@ impl Driver {
         if self.commit.is_some() {
             return;
         }
+        self.next_commit = Instant::now() + COMMIT_EVERY;
         let idle = self.deciding.is_empty();
         let Some((flush, in_flight)) = self.line.take_flush(self.clock.now(), idle) else {
             return;

@@ -16,7 +16,7 @@ use crate::query::Point;
 use crate::query::select::{Filter, Place, Seat};
 
 /// Changes of holder that are remembered here, because they may not be in the store yet. A commit carries all that came in
-/// a tenth of a second; more than this in two of them are answered a moment later, from the store.
+/// half a second; more than this in two of them are answered a moment later, from the store.
 pub(super) const MAX_RECENT_HOLDERS: usize = 4096;
 
 /// A GPU of the fleet, as it stands.

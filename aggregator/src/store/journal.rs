@@ -1,6 +1,6 @@
 //! A row of the journal as bytes, and back. Drawn in `docs/formats/journal.md`.
 //!
-//! A row is one group commit: what all agents sent in some 50 to 250 ms, in the order in which it reached the line,
+//! A row is one group commit: what all agents sent in some half a second, in the order in which it reached the line,
 //! between marks of the engine's clock. The order is kept exactly: replaying it must decide the same.
 
 use entrenar::report::StreamId;
