@@ -298,8 +298,9 @@ async fn check<S: Store>(store: S, steps: Vec<Step>, reopen: impl AsyncFn(S) -> 
             let values = delivered
                 .range(seconds)
                 .map(|s| (BASE + s) * 1000 * 7 % 1000);
-            let (count, sum) = values.fold((0, 0), |(count, sum), value| (count + 1, sum + value));
-            let mean = (count > 0).then(|| (sum as f64 / 1e3 / count as f64, count as u64));
+            let (count, sum) =
+                values.fold((0_u64, 0), |(count, sum), value| (count + 1, sum + value));
+            let mean = (count > 0).then(|| (sum as f64 / 1e3 / count as f64, count));
             assert_eq!(line.ask_window(end).await, mean);
         }
         let slow = line.ask(PROCESSES, 0, 5000).await;

@@ -279,9 +279,10 @@ fn known_of(
 ) -> Result<Vec<Extent>, ChunkError> {
     let mut known = Vec::with_capacity(spans.len());
     for (span, count) in spans.iter().zip(counts).filter(|(_, count)| **count > 0) {
-        let (first, last) = match has_times {
-            true => take_times(body, span.start)?,
-            false => (span.extent.first, span.extent.last),
+        let (first, last) = if has_times {
+            take_times(body, span.start)?
+        } else {
+            (span.extent.first, span.extent.last)
         };
         let count = *count;
         known.push(Extent { first, last, count });

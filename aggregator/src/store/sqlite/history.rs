@@ -10,6 +10,12 @@ use sqlx::{SqliteConnection, SqlitePool};
 use crate::store::history::{self, ChunkRow, RollupRow, chunk, possible_starts};
 use crate::store::{SealedChunk, StoreResult, StoredRollup};
 
+/// The number of its GPU, and a [`ChunkRow`].
+type NumberedChunk = (i64, i64, i64, i64, i64, i64, Vec<u8>);
+
+/// The number of its GPU, and a [`RollupRow`].
+type NumberedRollup = (i64, i64, i64, i64, Option<Vec<u8>>);
+
 /// Each possible key is looked up.
 pub(super) async fn chunks(
     readers: &SqlitePool,
@@ -28,7 +34,7 @@ pub(super) async fn chunks(
         return Ok(found);
     };
     let asked = Asked::of(&mut tx, gpus, ends, (from, to)).await?;
-    let rows: Vec<(i64, i64, i64, i64, i64, i64, Vec<u8>)> = sqlx::query_as(
+    let rows: Vec<NumberedChunk> = sqlx::query_as(
         "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($1))
          SELECT number, stretch_ms, length_ms, from_ms, to_ms, n_samples, blob FROM asked
              CROSS JOIN chunk ON stretch_ms = start AND gpu_id = number
@@ -75,7 +81,7 @@ pub(super) async fn rollups(
     let ends = || ends.into_iter().flatten();
     if let Some(ends) = ends().min().zip(ends().max()) {
         let asked = Asked::of(&mut tx, gpus, ends, (from, to)).await?;
-        let rows: Vec<(i64, i64, i64, i64, Option<Vec<u8>>)> = sqlx::query_as(
+        let rows: Vec<NumberedRollup> = sqlx::query_as(
             "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($1))
              SELECT number, stretch_ms, from_ms, to_ms, blob FROM asked
                  CROSS JOIN rollup ON step_s = $4 AND stretch_ms = start AND gpu_id = number
