@@ -82,18 +82,21 @@ pub fn decode_all(blob: &[u8]) -> Result<Vec<Sample>, ChunkError> {
 pub struct Columns {
     /// Ascending.
     pub times: Vec<Timestamp>,
-    /// By metric; a place for each time.
+    /// By metric, ascending; a place for each time.
     pub metrics: Vec<(MetricId, Vec<Option<i64>>)>,
     /// How the values were rounded before.
     pub profile: Profile,
 }
 
-/// Every column. Metrics that this build does not know are among them.
+/// Every column of a metric that this build knows.
 pub fn decode_columns(blob: &[u8]) -> Result<Columns, ChunkError> {
     let chunk = Chunk::parse(blob)?;
     let times = chunk.times()?;
-    let metric = |column: &Column| Ok((column.metric, chunk.decode(column)?));
-    let metrics = chunk.columns[1..].iter().map(metric);
+    let metric = |column: &Column| Ok((column.metric, chunk.metric(column)?));
+    let known = chunk.columns[1..]
+        .iter()
+        .filter(|column| column.metric.slot().is_some());
+    let metrics = known.map(metric);
     let metrics = metrics.collect::<Result<_, ChunkError>>()?;
     Ok(Columns {
         times,
@@ -153,6 +156,8 @@ pub fn extent(blob: &[u8]) -> Result<(usize, Timestamp, Timestamp), ChunkError> 
 
 /// Stands for the time in the table of columns; no metric has it.
 const TIME: MetricId = MetricId(0);
+/// No metric is ever this: it stands for absence where values are held.
+const NO_VALUE: i64 = i64::MIN;
 /// Version, checksum, number of samples, number of columns.
 const HEADER_1: usize = 1 + 4 + 4 + 2;
 /// … and the profile.
@@ -253,6 +258,9 @@ impl<B: AsRef<[u8]>> Chunk<B> {
         if columns.first().is_none_or(|c| c.metric != TIME) {
             return Err(ChunkError::Malformed("no times"));
         }
+        if !columns.is_sorted_by(|a, b| a.metric < b.metric) {
+            return Err(ChunkError::Malformed("columns out of order"));
+        }
         Ok(Self {
             n_samples,
             profile,
@@ -263,11 +271,25 @@ impl<B: AsRef<[u8]>> Chunk<B> {
 
     fn times(&self) -> Result<Vec<Timestamp>, ChunkError> {
         let times = self.decode(&self.columns[0])?;
-        times
+        let times: Vec<Timestamp> = times
             .into_iter()
             .map(|t| t.map(Timestamp))
             .collect::<Option<_>>()
-            .ok_or(ChunkError::Malformed("a sample without a time"))
+            .ok_or(ChunkError::Malformed("a sample without a time"))?;
+        if times.is_sorted_by(|a, b| a < b) {
+            Ok(times)
+        } else {
+            Err(ChunkError::Malformed("times out of order"))
+        }
+    }
+
+    /// A column that is not the time.
+    fn metric(&self, column: &Column) -> Result<Vec<Option<i64>>, ChunkError> {
+        let values = self.decode(column)?;
+        if values.contains(&Some(NO_VALUE)) {
+            return Err(ChunkError::Malformed("a value that stands for none"));
+        }
+        Ok(values)
     }
 
     fn column(&self, metric: MetricId) -> Option<&Column> {
@@ -285,6 +307,9 @@ impl<B: AsRef<[u8]>> Chunk<B> {
         };
         let body = &self.blob.as_ref()[column.body.clone()];
         let (present, values) = column::decode_present(column.how, body, self.n_samples)?;
+        if values.contains(&NO_VALUE) {
+            return Err(ChunkError::Malformed("a value that stands for none"));
+        }
         let times = times.iter().copied();
         let Some(present) = present else {
             return Ok(times.zip(values).collect());

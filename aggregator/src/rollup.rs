@@ -162,7 +162,7 @@ fn sum_up<'a>(samples: impl Iterator<Item = (&'a Timestamp, &'a Option<i64>)>) -
 /// A bucket's start, counted from the epoch.
 fn start_of(at: Timestamp, step: Duration) -> Timestamp {
     let step_ms = (step.as_millis() as i64).max(1);
-    Timestamp(at.0 - at.0.rem_euclid(step_ms))
+    Timestamp(at.0.saturating_sub(at.0.rem_euclid(step_ms)))
 }
 
 fn kind_of(metric: MetricId) -> Option<Kind> {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod fuzz;
 mod packages;
 mod stage;
 mod test;
@@ -25,6 +26,9 @@ usage: cargo xtask COMMAND
                            how well it detects: writes docs/detection.md, which lists the options
   bench peers [PART...]    the same fleet through Prometheus and VictoriaMetrics, which are got if they are missing;
                            parts: ingest, disk, query
+  fuzz [TARGET...] [--seconds N]
+                           hostile bytes for chunk, rollup, journal and wire, N seconds each (60); needs a
+                           nightly compiler, and says so where there is none and runs property tests instead
 ";
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ["ci"] => test::ci(),
         ["ui"] => ui::build().map(|()| ExitCode::SUCCESS),
         ["bench", names @ ..] => bench::run(names).map(|()| ExitCode::SUCCESS),
+        ["fuzz", args @ ..] => fuzz::run(args).map(|()| ExitCode::SUCCESS),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)

@@ -108,18 +108,68 @@ fn every_truncation_and_every_flipped_bit_is_noticed() {
     }
 }
 
-#[test]
-fn a_metric_from_a_newer_build_is_left_out() {
-    let mut blob = encode(&busy_gpu(3)).unwrap();
-    let second_row = HEADER + TABLE_ROW;
-    blob[second_row..second_row + 2].copy_from_slice(&u16::MAX.to_le_bytes());
+/// A blob of our own of which something was changed by somebody who knows about checksums.
+fn forged(mut blob: Vec<u8>, forge: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    forge(&mut blob);
     let sum = checksum(&blob).to_le_bytes();
     blob[1..5].copy_from_slice(&sum);
+    blob
+}
+
+#[test]
+fn a_column_that_is_there_twice_and_times_that_go_back_are_refused() {
+    let blob = encode(&busy_gpu(3)).unwrap();
+    let twice = forged(blob, |blob| {
+        let (second, third) = (HEADER + TABLE_ROW, HEADER + 2 * TABLE_ROW);
+        blob.copy_within(second..second + 2, third);
+    });
+    let told = ChunkError::Malformed("columns out of order");
+    assert_eq!(decode_all(&twice), Err(told));
+
+    // Of two samples without values, which is the shortest chunk there is: the second step down instead of up.
+    let two = [1, 3].map(|at| (Timestamp(at), Values::default()));
+    let back = forged(encode(&two).unwrap(), |blob| {
+        let last = blob.len() - 1;
+        blob[last] = varint::zigzag(-2) as u8;
+    });
+    let told = ChunkError::Malformed("times out of order");
+    assert_eq!(extent(&back), Err(told));
+    assert_eq!(decode_all(&back), Err(told));
+}
+
+/// It took 137 GB.
+#[test]
+fn a_short_chunk_of_many_columns_does_not_eat_the_memory() {
+    let steady: Vec<Sample> = (0..MAX_SAMPLES as i64)
+        .map(|at| (Timestamp(at), Values::default()))
+        .collect();
+    let n_columns = u16::MAX;
+    let many = forged(encode(&steady).unwrap(), |blob| {
+        blob[9..11].copy_from_slice(&n_columns.to_le_bytes());
+        let mut table = Vec::new();
+        for id in 1..n_columns {
+            table.extend(id.to_le_bytes());
+            table.extend([2, 1, 0, 0, 0]); // constant, in one byte
+        }
+        blob.splice(HEADER + TABLE_ROW..HEADER + TABLE_ROW, table);
+        blob.extend(vec![0; usize::from(n_columns) - 1]);
+    });
+    assert!(many.len() < 1 << 20);
+    let columns = decode_columns(&many).unwrap();
+    assert_eq!(columns.metrics.len(), METRIC_COUNT);
+}
+
+#[test]
+fn a_metric_from_a_newer_build_is_left_out() {
+    let last_row = HEADER + 4 * TABLE_ROW;
+    let newer = forged(encode(&busy_gpu(3)).unwrap(), |blob| {
+        blob[last_row..last_row + 2].copy_from_slice(&u16::MAX.to_le_bytes());
+    });
     let expected: Vec<Sample> = busy_gpu(3)
         .into_iter()
-        .map(|(at, values)| (at, values.with(TEMPERATURE, None)))
+        .map(|(at, values)| (at, values.with(PROCESSES, None)))
         .collect();
-    assert_eq!(decode_all(&blob).unwrap(), expected);
+    assert_eq!(decode_all(&newer).unwrap(), expected);
 }
 
 #[test]

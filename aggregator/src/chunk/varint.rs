@@ -30,6 +30,36 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
 /// What a number takes at most.
 pub(crate) const MAX_BYTES: usize = 10;
 
+/// The same for a number that may be longer: a short one is written as [`put`] writes it.
+pub(crate) fn put_long(bytes: &mut Vec<u8>, mut value: u128) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// Takes one number that may be longer off the front; `None` as [`take`].
+pub(crate) fn take_long(bytes: &mut &[u8]) -> Option<u128> {
+    let mut value = 0;
+    for (i, byte) in bytes.iter().enumerate().take(MAX_LONG_BYTES) {
+        let low = u128::from(byte & 0x7f);
+        let shifted = low << (7 * i);
+        if shifted >> (7 * i) != low {
+            return None;
+        }
+        value |= shifted;
+        if byte & 0x80 == 0 {
+            *bytes = &bytes[i + 1..];
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// What a long number takes at most.
+pub(crate) const MAX_LONG_BYTES: usize = 19;
+
 /// 0, -1, 1, -2, … as 0, 1, 2, 3, …
 pub(crate) const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64

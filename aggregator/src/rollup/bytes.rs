@@ -98,12 +98,22 @@ pub fn decode(blob: &[u8], metric: MetricId) -> Result<Vec<Bucket>, ChunkError> 
     let (table, mut rest) = payload
         .split_at_checked(frame.n_metrics * TABLE_ROW)
         .ok_or(ChunkError::Truncated)?;
+    let rows = || table.chunks_exact(TABLE_ROW);
+    let id_of = |row: &[u8]| u16::from_le_bytes([row[0], row[1]]);
+    let length_of = |row: &[u8]| usize::from(u16::from_le_bytes([row[3], row[4]]));
+    if !rows().is_sorted_by(|a, b| id_of(a) < id_of(b)) {
+        return Err(ChunkError::Malformed("metrics out of order"));
+    }
     let spans = take_spans(&mut rest, frame.n_buckets, frame.step)?;
-    for row in table.chunks_exact(TABLE_ROW) {
-        let length = usize::from(u16::from_le_bytes([row[3], row[4]]));
-        let (mut body, after) = rest.split_at_checked(length).ok_or(ChunkError::Truncated)?;
+    if rows().map(length_of).sum::<usize>() != rest.len() {
+        return Err(ChunkError::Malformed("bodies of another length"));
+    }
+    for row in rows() {
+        let (mut body, after) = rest
+            .split_at_checked(length_of(row))
+            .ok_or(ChunkError::Truncated)?;
         rest = after;
-        if u16::from_le_bytes([row[0], row[1]]) == metric.0 {
+        if id_of(row) == metric.0 {
             let kind = kind_of(metric).ok_or(ChunkError::Malformed("unknown metric"))?;
             return take_metric(&mut body, row[2], kind, &spans);
         }
@@ -139,15 +149,23 @@ fn take_spans(rest: &mut &[u8], n: usize, step: Duration) -> Result<Vec<Span>, C
         let start = Timestamp(number.saturating_mul(step_ms));
         let count = take(rest)?;
         let (first, last) = take_times(rest, start)?;
+        let is_within = |at: Timestamp| at.0.div_euclid(step_ms) == number;
         let extent = Extent { first, last, count };
+        if count == 0 || !is_within(first) || !is_within(last) || last < first {
+            return Err(ChunkError::Malformed("a bucket without its samples"));
+        }
         spans.push(Span { start, extent });
     }
-    Ok(spans)
+    if spans.is_sorted_by(|a, b| a.start < b.start) {
+        Ok(spans)
+    } else {
+        Err(ChunkError::Malformed("buckets out of order"))
+    }
 }
 
 fn put_times(bytes: &mut Vec<u8>, start: Timestamp, first: Timestamp, last: Timestamp) {
-    varint::put(bytes, (first.0 - start.0) as u64);
-    varint::put(bytes, (last.0 - first.0) as u64);
+    varint::put(bytes, first.0.abs_diff(start.0));
+    varint::put(bytes, last.0.abs_diff(first.0));
 }
 
 fn take_times(bytes: &mut &[u8], start: Timestamp) -> Result<(Timestamp, Timestamp), ChunkError> {
@@ -207,8 +225,7 @@ fn put_gauges<'a, I: Iterator<Item = &'a Bucket>>(body: &mut Vec<u8>, known: imp
     }
     for bucket in known() {
         let least = i128::from(bucket.min) * i128::from(bucket.count);
-        let above = u64::try_from(bucket.sum - least).unwrap_or(u64::MAX);
-        varint::put(body, above);
+        varint::put_long(body, bucket.sum.abs_diff(least));
     }
 }
 
@@ -227,7 +244,7 @@ fn put_counters<'a, I: Iterator<Item = &'a Bucket>>(
     }
     if shape & RESET != 0 {
         for bucket in known() {
-            varint::put(body, u64::try_from(bucket.increase).unwrap_or(u64::MAX));
+            varint::put_long(body, bucket.increase.unsigned_abs());
         }
     }
 }
@@ -285,6 +302,10 @@ fn known_of(
             (span.extent.first, span.extent.last)
         };
         let count = *count;
+        let is_within = |at: Timestamp| span.extent.first <= at && at <= span.extent.last;
+        if count > span.extent.count || !is_within(first) || !is_within(last) || last < first {
+            return Err(ChunkError::Malformed("values outside their bucket"));
+        }
         known.push(Extent { first, last, count });
     }
     Ok(known)
@@ -310,13 +331,19 @@ fn take_gauges(body: &mut &[u8], known: &[Extent]) -> Result<Vec<Bucket>, ChunkE
         buckets.push(flat_at(before, extent));
     }
     for bucket in &mut buckets {
-        bucket.max = bucket.min.wrapping_add(take(body)? as i64);
+        let above = bucket.min.checked_add_unsigned(take(body)?);
+        bucket.max = above.ok_or(OUT_OF_RANGE)?;
     }
     for bucket in &mut buckets {
-        bucket.last.1 = bucket.min.wrapping_add(take(body)? as i64);
+        let above = bucket.min.checked_add_unsigned(take(body)?);
+        let is_level = |last: &i64| *last <= bucket.max;
+        bucket.last.1 = above.filter(is_level).ok_or(OUT_OF_RANGE)?;
     }
     for bucket in &mut buckets {
-        bucket.sum += i128::from(take(body)?);
+        let most = i128::from(bucket.max) * i128::from(bucket.count);
+        let above = bucket.sum.checked_add_unsigned(take_long(body)?);
+        let is_sum = |sum: &i128| *sum <= most;
+        bucket.sum = above.filter(is_sum).ok_or(OUT_OF_RANGE)?;
     }
     Ok(buckets)
 }
@@ -344,14 +371,25 @@ fn take_counters(body: &mut &[u8], known: &[Extent], shape: u8) -> Result<Vec<Bu
     }
     if shape & RESET != 0 {
         for bucket in &mut buckets {
-            bucket.increase = i128::from(take(body)?);
+            let gained = i128::try_from(take_long(body)?);
+            bucket.increase = gained.map_err(|_| OUT_OF_RANGE)?;
         }
+    }
+    if buckets.iter().any(|bucket| bucket.increase < 0) {
+        return Err(OUT_OF_RANGE);
     }
     Ok(buckets)
 }
 
+const CUT_SHORT: ChunkError = ChunkError::Malformed("rollup cut short");
+const OUT_OF_RANGE: ChunkError = ChunkError::Malformed("a sum that no samples come to");
+
 fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
-    varint::take(bytes).ok_or(ChunkError::Malformed("rollup cut short"))
+    varint::take(bytes).ok_or(CUT_SHORT)
+}
+
+fn take_long(bytes: &mut &[u8]) -> Result<u128, ChunkError> {
+    varint::take_long(bytes).ok_or(CUT_SHORT)
 }
 
 /// Over everything but itself.
@@ -388,10 +426,11 @@ impl<'a> Frame<'a> {
         }
         let step = Duration::from_secs(word(5).into());
         let n_buckets = usize::from(u16::from_le_bytes([blob[9], blob[10]]));
+        let n_metrics = usize::from(blob[HOW - 1]);
         let length = word(LENGTH) as usize;
         let is_sound = !step.is_zero()
             && (1..=MAX_BUCKETS).contains(&n_buckets)
-            && length <= largest_payload(n_buckets);
+            && length <= largest_payload(n_metrics, n_buckets);
         if !is_sound {
             return Err(ChunkError::Length(n_buckets));
         }
@@ -406,7 +445,7 @@ impl<'a> Frame<'a> {
                 _ => Profile::Sensor,
             },
             n_buckets,
-            n_metrics: usize::from(blob[HOW - 1]),
+            n_metrics,
             is_packed: how & PACKED != 0,
             length,
             rest: &blob[HEADER..],
@@ -415,17 +454,22 @@ impl<'a> Frame<'a> {
 
     /// The table and what follows it.
     fn payload(&self) -> Result<Cow<'a, [u8]>, ChunkError> {
-        if !self.is_packed {
-            return Ok(Cow::Borrowed(self.rest));
+        let payload = if self.is_packed {
+            let plain = packed::unpack(self.rest, self.length);
+            Cow::Owned(plain.map_err(|_| ChunkError::Malformed("rollup does not inflate"))?)
+        } else {
+            Cow::Borrowed(self.rest)
+        };
+        if payload.len() == self.length {
+            Ok(payload)
+        } else {
+            Err(ChunkError::Truncated)
         }
-        packed::unpack(self.rest, self.length)
-            .map(Cow::Owned)
-            .map_err(|_| ChunkError::Malformed("rollup does not inflate"))
     }
 }
 
-/// What a table of all metrics and their buckets take at most.
-const fn largest_payload(n_buckets: usize) -> usize {
-    const NUMBERS: usize = 7;
-    (n_buckets + 1) * NUMBERS * varint::MAX_BYTES * (1 + u8::MAX as usize)
+/// What a table of so many metrics, the extents of the buckets and a body for each metric take at most.
+const fn largest_payload(n_metrics: usize, n_buckets: usize) -> usize {
+    const EXTENT: usize = 4 * varint::MAX_BYTES;
+    n_metrics * (TABLE_ROW + u16::MAX as usize) + n_buckets * EXTENT
 }

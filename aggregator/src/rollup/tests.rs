@@ -169,6 +169,47 @@ proptest! {
     }
 }
 
+/// What a bucket of these values at one second each comes to, written and read.
+fn sum_of(metric: MetricId, values: &[i64]) -> Bucket {
+    let row = |(second, value): (i64, &i64)| {
+        (
+            Timestamp::from_secs(second),
+            Values::default().with(metric, *value),
+        )
+    };
+    let samples: Vec<Sample> = (0..).zip(values).map(row).collect();
+    let buckets = decoded(&samples, metric, MINUTE);
+    assert_eq!(
+        all_told(metric, &buckets),
+        all_told(metric, &by_hand(&samples, metric, MINUTE))
+    );
+    buckets[0]
+}
+
+/// They stood at the largest number of 64 bits.
+#[test]
+fn a_sum_and_a_gain_may_be_longer_than_any_value() {
+    let (least, most) = (i64::MIN + 1, i64::MAX);
+    assert_eq!(
+        sum_of(POWER, &[least, most, most, most]).sum,
+        2 * i128::from(most)
+    );
+    let gained = sum_of(ENERGY, &[0, most, 0, most, 0, most]).increase;
+    assert_eq!(gained, 3 * i128::from(most));
+}
+
+#[test]
+fn a_time_before_all_minutes_is_in_the_first() {
+    let row = |at| (Timestamp(at), Values::default().with(TEMPERATURE, at & 7));
+    let samples = [i64::MIN, i64::MIN + 1, i64::MIN + 60_000].map(row);
+    let counts = |step| -> Vec<u64> {
+        let buckets = decoded(&samples, TEMPERATURE, step);
+        buckets.iter().map(|bucket| bucket.count).collect()
+    };
+    assert_eq!(counts(MINUTE), [2, 1]);
+    assert_eq!(counts(STEPS[1]), [3]);
+}
+
 #[test]
 fn every_truncation_and_every_flipped_bit_is_noticed() {
     let row = |second: i64| {

@@ -35,7 +35,7 @@ impl From<ChunkError> for StoreError {
 impl From<JournalError> for StoreError {
     fn from(error: JournalError) -> Self {
         match error {
-            JournalError::TooLong(_) => Self::Refused(error.to_string()),
+            JournalError::TooLong(_) | JournalError::TooMany => Self::Refused(error.to_string()),
             _ => Self::Corrupt(error.to_string()),
         }
     }

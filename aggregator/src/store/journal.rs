@@ -15,6 +15,10 @@ pub const VERSION: u8 = 1;
 /// Largest row before compression. A group commit that would be longer is refused: the line commits far earlier.
 pub const MAX_ROW_BYTES: usize = 128 * 1024 * 1024;
 
+/// Most entries of a row, so that a few damaged bytes cannot eat the memory: several times what waits at most while a
+/// store stands still.
+pub const MAX_ENTRIES: usize = 1 << 23;
+
 /// Why bytes are not a journal row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
@@ -28,6 +32,8 @@ pub enum JournalError {
     Malformed(&'static str),
     #[error("journal row of {0} bytes: at most {MAX_ROW_BYTES} are allowed, commit more often")]
     TooLong(usize),
+    #[error("journal row of more than {MAX_ENTRIES} entries: commit more often")]
+    TooMany,
 }
 
 const HELLO: u8 = 0;
@@ -41,6 +47,9 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// The entries as one row.
 pub fn encode(entries: &[JournalEntry]) -> Result<Vec<u8>, JournalError> {
+    if entries.len() > MAX_ENTRIES {
+        return Err(JournalError::TooMany);
+    }
     let mut plain = Vec::new();
     let mut clock = Timestamp(0);
     for entry in entries {
@@ -82,6 +91,9 @@ pub fn decode(row: &[u8]) -> Result<Vec<JournalEntry>, JournalError> {
     let (mut rest, mut clock) = (plain.as_slice(), Timestamp(0));
     let mut entries = Vec::new();
     while !rest.is_empty() {
+        if entries.len() == MAX_ENTRIES {
+            return Err(JournalError::TooMany);
+        }
         entries.push(take_entry(&mut rest, &mut clock).ok_or(JournalError::Malformed("entry"))?);
     }
     Ok(entries)
@@ -248,6 +260,19 @@ mod tests {
             row[1..5].copy_from_slice(&sum);
             let _ = decode(&row);
         }
+    }
+
+    /// Two bytes each make an entry of forty times that, and zstd writes them as nothing.
+    #[test]
+    fn a_short_row_of_many_entries_does_not_eat_the_memory() {
+        let plain: Vec<u8> = [ADVANCE, 2].repeat(MAX_ENTRIES + 1);
+        let mut row = vec![VERSION, 0, 0, 0, 0];
+        row.extend((plain.len() as u32).to_le_bytes());
+        row.extend(zstd::bulk::compress(&plain, 1).unwrap());
+        let sum = checksum(&row).to_le_bytes();
+        row[1..5].copy_from_slice(&sum);
+        assert!(row.len() < 8 << 10);
+        assert_eq!(decode(&row), Err(JournalError::TooMany));
     }
 
     #[test]
