@@ -10,6 +10,8 @@ use super::*;
 use crate::head::{Arrival, Group, Head};
 use crate::store::{Flush, JournalEntry, JournalPosition, MemoryStore, SqliteStore, StoreResult};
 
+mod fleet;
+
 const BASE: i64 = 1_700_000_000;
 
 fn points(secs: impl IntoIterator<Item = i64>) -> Vec<Point> {

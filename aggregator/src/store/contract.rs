@@ -27,6 +27,7 @@ macro_rules! contract {
             sealing_the_same_stretch_again_merges
             what_a_chunk_comes_to_stands_beside_it_and_outlives_it
             a_chunk_that_cannot_be_summed_up_holds_up_nobody
+            a_stretch_in_which_a_longer_one_begins_is_summed_up_by_every_step
             chunks_are_found_by_gpu_and_overlap_oldest_first
             a_snapshot_stands_at_the_journal_row_of_its_own_flush
             deciding_twice_is_harmless_and_old_news_are_ignored

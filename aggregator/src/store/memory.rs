@@ -12,7 +12,7 @@ use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::merge::sums;
+use super::merge::{length_of_both, sums};
 use super::{
     Attempt, Durable, Flush, IncidentFilter, JournalEntry, JournalPosition, JournalRow, Recovered,
     Retention, SealedChunk, Snapshot, Store, StoreError, StoreResult, StoredRollup, StreamMark,
@@ -111,6 +111,21 @@ impl MemoryStore {
     }
 }
 
+/// What a chunk comes to, by step.
+fn sum_up(chunk: &SealedChunk) -> Vec<(Duration, StoredRollup)> {
+    let stored = |(step, blob)| {
+        let stored = StoredRollup {
+            stretch: chunk.stretch,
+            from: chunk.from,
+            to: chunk.to,
+            blob: Some(blob),
+        };
+        (step, stored)
+    };
+    let sums = sums(&chunk.blob, chunk.length_ms);
+    sums.into_iter().map(stored).collect()
+}
+
 impl Kept {
     fn commit(&mut self, flush: Flush) -> StoreResult<Durable> {
         for chunk in flush.sealed {
@@ -143,29 +158,25 @@ impl Kept {
     fn keep_chunk(&mut self, new: SealedChunk) -> StoreResult<()> {
         let key = (new.gpu.clone(), new.stretch);
         let Some(old) = self.chunks.get_mut(&key) else {
-            self.chunks.insert(key.clone(), new);
-            self.sum_up(&key);
+            let sums = sum_up(&new);
+            for (step, stored) in sums {
+                // Those of a chunk that was dropped know more than a few late samples.
+                let place = (step, key.0.clone(), key.1);
+                self.rollups.entry(place).or_insert(stored);
+            }
+            self.chunks.insert(key, new);
             return Ok(());
         };
         let damaged = |error: chunk::ChunkError| StoreError::Corrupt(error.to_string());
         old.blob = chunk::merge(&old.blob, &new.blob).map_err(damaged)?;
         let (n_samples, from, to) = chunk::extent(&old.blob).map_err(damaged)?;
         (old.n_samples, old.from, old.to) = (n_samples as u32, from, to);
-        self.sum_up(&key);
+        old.length_ms = length_of_both(old.length_ms, new.length_ms);
+        let sums = sum_up(old);
+        let place = |step| (step, key.0.clone(), key.1);
+        self.rollups
+            .extend(sums.into_iter().map(|(step, stored)| (place(step), stored)));
         Ok(())
-    }
-
-    fn sum_up(&mut self, key: &(GpuUuid, Timestamp)) {
-        let chunk = &self.chunks[key];
-        for (step, blob) in sums(&chunk.blob, chunk.length_ms) {
-            let stored = StoredRollup {
-                stretch: chunk.stretch,
-                from: chunk.from,
-                to: chunk.to,
-                blob: Some(blob),
-            };
-            self.rollups.insert((step, key.0.clone(), key.1), stored);
-        }
     }
 
     fn decide(&mut self, decision: Decision) -> StoreResult<()> {

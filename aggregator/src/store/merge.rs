@@ -34,6 +34,12 @@ pub(super) fn merge(old: Vec<u8>, new: SealedChunk) -> Merged {
     }
 }
 
+/// The length of a stretch in which one of another length begins, after the sampling interval was changed: the shorter, so
+/// that it is summed up by every step that either was summed up by.
+pub(super) fn length_of_both(one_ms: u32, other_ms: u32) -> u32 {
+    one_ms.min(other_ms)
+}
+
 /// What a chunk comes to, by step. One that cannot be read comes to nothing and is kept as it is: it must not keep the
 /// fleet from being committed, and whoever reads it is told.
 pub(super) fn sums(blob: &[u8], length_ms: u32) -> Vec<(Duration, Vec<u8>)> {

@@ -182,6 +182,38 @@ pub(crate) async fn what_a_chunk_comes_to_stands_beside_it_and_outlives_it(store
     assert_eq!(chunks, []);
     assert_eq!(sums(minute, base, base + 1440).await, []);
     assert_eq!(sums(hour, base, base + 1440).await, [merged, both[1]]);
+
+    // What comes later still is in no sum: those that are there know more than it.
+    let forgotten = sealed("GPU-1", base + 300..base + 310, 9);
+    // Where days are parts of a table, one that is gone is said, and made again once the writer has connected anew.
+    while let Err(error) = store.commit(seal(vec![forgotten.clone()])).await {
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(sums(hour, base, base + 700).await, [merged]);
+}
+
+pub(crate) async fn a_stretch_in_which_a_longer_one_begins_is_summed_up_by_every_step(
+    store: &dyn Store,
+) {
+    let long = LENGTH * 10;
+    let gpu = GpuUuid::from("GPU-1");
+    let from = stretch::start(&gpu, long, at(20_000));
+    let second = (from.0 - BASE.0).div_euclid(1000) + 1;
+    let short = sealed("GPU-1", second..second + 9, 1);
+    let mut longer = sealed("GPU-1", [second + 3000, second + 3600], 2);
+    (longer.stretch, longer.length_ms) = (from, long.as_millis() as u32);
+    assert_eq!(short.stretch, longer.stretch);
+    for sealed in [short, longer] {
+        store.commit(seal(vec![sealed])).await.unwrap();
+    }
+    for step in rollup::STEPS {
+        let found = store.rollups(&gpu, step, from, from + long).await.unwrap();
+        let buckets =
+            |stored: &StoredRollup| rollup::decode(stored.blob.as_ref().unwrap(), POWER).unwrap();
+        let counts = found.iter().flat_map(buckets).map(|bucket| bucket.count);
+        assert_eq!(counts.sum::<u64>(), 11, "{step:?}");
+    }
 }
 
 pub(crate) async fn a_chunk_that_cannot_be_summed_up_holds_up_nobody(store: &dyn Store) {

@@ -8,10 +8,10 @@ use sqlx::postgres::PgConnection;
 use super::flush::Memory;
 use super::partition::{self, CHUNKS, SUMS};
 use super::place::{self, Place};
-use super::sums::{self, Summed};
+use super::sums::{self, Meeting, Summed};
 use super::transaction::{begin, finish};
 use crate::chunk;
-use crate::store::merge::{Merged, merge};
+use crate::store::merge::{Merged, length_of_both, merge};
 use crate::store::{SealedChunk, StoreResult};
 
 /// Keeps chunks in one transaction; a stretch that is there already is merged with what is new.
@@ -48,11 +48,11 @@ async fn keep_all(
         if inserted.remove(&(chunk.stretch.0, place.gpu)) {
             summed.push(Summed::of(place, &chunk));
         } else if let Some(merged) = merge_in(tx, memory, place, chunk).await? {
-            sums::keep(tx, std::mem::take(&mut summed)).await?;
-            sums::keep(tx, vec![merged]).await?;
+            sums::keep(tx, std::mem::take(&mut summed), &Meeting::Old).await?;
+            sums::keep(tx, vec![merged], &Meeting::New).await?;
         }
     }
-    sums::keep(tx, summed).await
+    sums::keep(tx, summed, &Meeting::Old).await
 }
 
 /// Lengths of stretches that a GPU had not had before.
@@ -115,8 +115,8 @@ async fn merge_in(
     place: Place,
     new: SealedChunk,
 ) -> StoreResult<Option<Summed>> {
-    let old: Vec<u8> = sqlx::query_scalar(
-        "SELECT blob FROM chunk WHERE stretch_ms = $1 AND gpu_id = $2 AND node_id = $3",
+    let (length_ms, old): (i64, Vec<u8>) = sqlx::query_as(
+        "SELECT length_ms, blob FROM chunk WHERE stretch_ms = $1 AND gpu_id = $2 AND node_id = $3",
     )
     .bind(new.stretch.0)
     .bind(place.gpu)
@@ -125,6 +125,7 @@ async fn merge_in(
     .await?;
     let mut whole = SealedChunk {
         blob: Vec::new(),
+        length_ms: length_of_both(length_ms as u32, new.length_ms),
         ..new.clone()
     };
     let merged = match merge(old, new) {
@@ -138,13 +139,14 @@ async fn merge_in(
     let (n_samples, from, to) = chunk::extent(&merged)?;
     (whole.from, whole.to, whole.blob) = (from, to, merged);
     sqlx::query(
-        "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4
-         WHERE stretch_ms = $5 AND gpu_id = $6 AND node_id = $7",
+        "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4, length_ms = $5
+         WHERE stretch_ms = $6 AND gpu_id = $7 AND node_id = $8",
     )
     .bind(from.0)
     .bind(to.0)
     .bind(n_samples as i64)
     .bind(&whole.blob)
+    .bind(i64::from(whole.length_ms))
     .bind(whole.stretch.0)
     .bind(place.gpu)
     .bind(place.node)

@@ -32,8 +32,25 @@ impl Summed {
     }
 }
 
-/// Keeps them, each stretch at most once, in the place of what was kept of it before: a statement a step.
-pub(super) async fn keep(tx: &mut PgConnection, summed: Vec<Summed>) -> StoreResult<()> {
+/// Which stays where sums meet those of the same stretch.
+pub(super) enum Meeting {
+    New,
+    /// Of a chunk that was dropped by now, of which a few late samples know nothing.
+    Old,
+}
+
+/// Keeps them, each stretch at most once: a statement a step.
+pub(super) async fn keep(
+    tx: &mut PgConnection,
+    summed: Vec<Summed>,
+    meeting: &Meeting,
+) -> StoreResult<()> {
+    let what = match meeting {
+        Meeting::Old => "NOTHING",
+        Meeting::New => {
+            "UPDATE SET from_ms = excluded.from_ms, to_ms = excluded.to_ms, blob = excluded.blob"
+        }
+    };
     for kind in SUMS {
         let of_step =
             |summed: &'_ Summed| summed.sums.iter().position(|(step, _)| *step == kind.step);
@@ -52,8 +69,7 @@ pub(super) async fn keep(tx: &mut PgConnection, summed: Vec<Summed>) -> StoreRes
         let sql = AssertSqlSafe(format!(
             "INSERT INTO {} (stretch_ms, gpu_id, node_id, from_ms, to_ms, blob)
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])
-             ON CONFLICT (stretch_ms, gpu_id, node_id)
-             DO UPDATE SET from_ms = excluded.from_ms, to_ms = excluded.to_ms, blob = excluded.blob",
+             ON CONFLICT (stretch_ms, gpu_id, node_id) DO {what}",
             super::partition::table_of(kind.step)
         ));
         sqlx::query(sql)

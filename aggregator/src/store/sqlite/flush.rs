@@ -14,7 +14,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::transaction::{begin, finish};
 use crate::chunk;
 use crate::store::error::bad_json;
-use crate::store::merge::{Merged, merge, sums};
+use crate::store::merge::{Merged, length_of_both, merge, sums};
 use crate::store::{
     Flush, JournalPosition, SealedChunk, Snapshot, StoreResult, StreamMark, journal,
 };
@@ -68,12 +68,13 @@ async fn keep_chunk(
     new: SealedChunk,
 ) -> StoreResult<()> {
     let gpu = number(tx, memory, &new.gpu).await?;
-    let found: Option<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT id, blob FROM chunk WHERE stretch_ms = $1 AND gpu_id = $2")
-            .bind(new.stretch.0)
-            .bind(gpu)
-            .fetch_optional(&mut *tx)
-            .await?;
+    let found: Option<(i64, u32, Vec<u8>)> = sqlx::query_as(
+        "SELECT id, length_ms, blob FROM chunk WHERE stretch_ms = $1 AND gpu_id = $2",
+    )
+    .bind(new.stretch.0)
+    .bind(gpu)
+    .fetch_optional(&mut *tx)
+    .await?;
     sqlx::query(
         "INSERT INTO gpu_stretch (gpu_id, length_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING",
     )
@@ -81,15 +82,16 @@ async fn keep_chunk(
     .bind(new.length_ms)
     .execute(&mut *tx)
     .await?;
-    let key = StretchKey {
+    let mut key = StretchKey {
         gpu,
         stretch: new.stretch,
         length_ms: new.length_ms,
     };
-    let Some((id, old)) = found else {
-        keep_rollups(tx, &key, &new.blob, new.from, new.to).await?;
+    let Some((id, length_ms, old)) = found else {
+        keep_rollups(tx, &key, &new.blob, (new.from, new.to), KEEP_OLD).await?;
         return insert_chunk(tx, gpu, new).await;
     };
+    key.length_ms = length_of_both(length_ms, new.length_ms);
     let merged = match merge(old, new) {
         Merged::Same => return Ok(()),
         Merged::Whole(merged) => merged,
@@ -99,14 +101,16 @@ async fn keep_chunk(
         }
     };
     let (n_samples, from, to) = chunk::extent(&merged)?;
-    keep_rollups(tx, &key, &merged, from, to).await?;
+    keep_rollups(tx, &key, &merged, (from, to), KEEP_NEW).await?;
     sqlx::query(
-        "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4 WHERE id = $5",
+        "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4, length_ms = $5
+         WHERE id = $6",
     )
     .bind(from.0)
     .bind(to.0)
     .bind(n_samples as i64)
     .bind(merged)
+    .bind(key.length_ms)
     .bind(id)
     .execute(tx)
     .await?;
@@ -120,29 +124,35 @@ struct StretchKey {
     length_ms: u32,
 }
 
-/// Keeps what a chunk comes to, in the place of what it came to before.
+/// In the place of what a chunk came to before.
+const KEEP_NEW: &str = "INSERT INTO rollup (step_s, stretch_ms, gpu_id, from_ms, to_ms, blob)
+     VALUES ($1, $2, $3, $4, $5, $6)
+     ON CONFLICT (step_s, stretch_ms, gpu_id)
+     DO UPDATE SET from_ms = excluded.from_ms, to_ms = excluded.to_ms, blob = excluded.blob";
+
+/// Unless there is something: the sums of a chunk that was dropped by now, of which a few late samples know nothing.
+const KEEP_OLD: &str = "INSERT INTO rollup (step_s, stretch_ms, gpu_id, from_ms, to_ms, blob)
+     VALUES ($1, $2, $3, $4, $5, $6)
+     ON CONFLICT (step_s, stretch_ms, gpu_id) DO NOTHING";
+
+/// Keeps what a chunk comes to.
 async fn keep_rollups(
     tx: &mut SqliteConnection,
     key: &StretchKey,
     blob: &[u8],
-    from: Timestamp,
-    to: Timestamp,
+    (from, to): (Timestamp, Timestamp),
+    insert: &'static str,
 ) -> StoreResult<()> {
     for (step, packed) in sums(blob, key.length_ms) {
-        sqlx::query(
-            "INSERT INTO rollup (step_s, stretch_ms, gpu_id, from_ms, to_ms, blob)
-             VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (step_s, stretch_ms, gpu_id)
-             DO UPDATE SET from_ms = excluded.from_ms, to_ms = excluded.to_ms, blob = excluded.blob",
-        )
-        .bind(step.as_secs() as i64)
-        .bind(key.stretch.0)
-        .bind(key.gpu)
-        .bind(from.0)
-        .bind(to.0)
-        .bind(packed)
-        .execute(&mut *tx)
-        .await?;
+        sqlx::query(insert)
+            .bind(step.as_secs() as i64)
+            .bind(key.stretch.0)
+            .bind(key.gpu)
+            .bind(from.0)
+            .bind(to.0)
+            .bind(packed)
+            .execute(&mut *tx)
+            .await?;
     }
     Ok(())
 }
