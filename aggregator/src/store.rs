@@ -11,6 +11,7 @@ pub mod sqlite;
 mod error;
 mod filter;
 mod history;
+mod hold;
 mod merge;
 mod migrate;
 mod retain;
@@ -19,6 +20,7 @@ mod writer;
 #[cfg(test)]
 mod contract;
 
+pub use hold::Hold;
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;

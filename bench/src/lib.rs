@@ -23,6 +23,7 @@ pub mod query;
 pub mod scale;
 pub mod scrape;
 pub mod startup;
+pub mod store;
 
 /// A bench, by its name.
 pub struct Bench {
@@ -68,6 +69,11 @@ pub const BENCHES: &[Bench] = &[
         name: "latency",
         what: "from a sample or an XID to the message",
         run: latency::run,
+    },
+    Bench {
+        name: "store",
+        what: "a database after 60 retention periods",
+        run: store::run,
     },
     Bench {
         name: "startup",

@@ -48,6 +48,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         "--",
         &corpus().to_string_lossy(),
     ])?;
+    // The versions that are shipped; what the fuzzer itself needs is added.
+    fs::copy(root().join("Cargo.lock"), root().join("fuzz/Cargo.lock"))
+        .context("could not copy Cargo.lock to fuzz/")?;
     let host = host()?;
     for target in targets {
         fuzz(target, seconds, &host)?;

@@ -56,8 +56,8 @@ use self::hand::PostgresHand;
 use self::partition::{CHUNKS, SUMS};
 use super::writer::Writer;
 use super::{
-    Attempt, Durable, Flush, IncidentFilter, JournalPosition, JournalRow, Recovered, Retention,
-    SealedChunk, Store, StoreResult, StoredRollup,
+    Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, Recovered,
+    Retention, SealedChunk, Store, StoreResult, StoredRollup,
 };
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
 
@@ -96,6 +96,11 @@ impl PostgresStore {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+
+    /// How long the writer was held by each kind of work since the start: nothing else was written meanwhile.
+    pub fn holds(&self) -> Vec<Hold> {
+        self.writer.holds()
     }
 
     /// Sealed chunks that were given up since the start, because they or what was stored of their stretch is damaged.

@@ -40,8 +40,8 @@ use sqlx::SqlitePool;
 use self::hand::SqliteHand;
 use super::writer::Writer;
 use super::{
-    Attempt, Durable, Flush, IncidentFilter, JournalPosition, JournalRow, Recovered, Retention,
-    SealedChunk, Store, StoreResult, StoredRollup,
+    Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, Recovered,
+    Retention, SealedChunk, Store, StoreResult, StoredRollup,
 };
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
 
@@ -76,6 +76,11 @@ impl SqliteStore {
         // Readers first: only the last connection folds the log into the file, and a read-only one cannot.
         self.readers.close().await;
         self.writer.close().await;
+    }
+
+    /// How long the writer was held by each kind of work since the start: nothing else was written meanwhile.
+    pub fn holds(&self) -> Vec<Hold> {
+        self.writer.holds()
     }
 
     /// Sealed chunks that were given up since the start, because they or what was stored of their stretch is damaged.

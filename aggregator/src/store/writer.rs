@@ -2,15 +2,20 @@
 //! slices of a long one. What writing means is the database's own: [`Hand`].
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
+use entrenar::clock::{Clock as _, SystemClock};
 use entrenar::gpu::NodeId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::{
-    Attempt, Durable, Flush, JournalPosition, Retention, SealedChunk, StoreError, StoreResult,
-    retain::Old,
+    Attempt, Durable, Flush, Hold, JournalPosition, Retention, SealedChunk, StoreError,
+    StoreResult,
+    hold::Holds,
+    retain::{Old, Pace, Slice},
 };
 use crate::incident::Decision;
 
@@ -51,17 +56,19 @@ pub(super) trait Hand: Send + 'static {
         newest: JournalPosition,
     ) -> impl Future<Output = StoreResult<Option<JournalPosition>>> + Send;
 
-    /// Deletes some journal rows up to `last`; answers whether there are more.
+    /// Deletes at most `rows` journal rows up to `last`; answers whether there are more.
     fn forget_journal(
         &mut self,
         last: JournalPosition,
+        rows: i64,
     ) -> impl Future<Output = StoreResult<bool>> + Send;
 
     /// See [`super::Store::forget_node`].
     fn forget_node(&mut self, node: NodeId) -> impl Future<Output = StoreResult<()>> + Send;
 
-    /// Drops one slice of what is old; answers how many rows that count are gone, and whether there are more.
-    fn drop_some(&mut self, old: Old) -> impl Future<Output = StoreResult<(u64, bool)>> + Send;
+    /// Drops one slice of what is old, of at most `rows` rows.
+    fn drop_some(&mut self, old: Old, rows: i64)
+    -> impl Future<Output = StoreResult<Slice>> + Send;
 
     /// Runs statements, for tests.
     #[cfg(test)]
@@ -82,8 +89,8 @@ enum Urgent {
 /// What may wait a little.
 enum Patient {
     Commit(Box<Flush>, Answer<Durable>),
-    /// One slice.
-    Retain(Old, Answer<(u64, bool)>),
+    /// One slice of so many rows; answered with how long it took.
+    Retain(Old, i64, Answer<(Slice, Duration)>),
     ForgetNode(NodeId, Answer<()>),
     Close,
     #[cfg(test)]
@@ -95,6 +102,7 @@ pub(super) struct Writer {
     urgent: mpsc::Sender<Urgent>,
     patient: mpsc::Sender<Patient>,
     task: Mutex<Option<JoinHandle<()>>>,
+    holds: Arc<Holds>,
 }
 
 impl fmt::Debug for Writer {
@@ -108,17 +116,21 @@ impl Writer {
     pub(super) fn start(hand: impl Hand, newest: JournalPosition) -> Self {
         let (urgent, urgent_jobs) = mpsc::channel(URGENT_QUEUE);
         let (patient, patient_jobs) = mpsc::channel(PATIENT_QUEUE);
+        let holds = Arc::<Holds>::default();
         let work = Work {
             hand,
             urgent: urgent_jobs,
             patient: patient_jobs,
             newest,
             forget: None,
+            forget_pace: Pace::default(),
+            holds: Arc::clone(&holds),
         };
         Self {
             urgent,
             patient,
             task: Mutex::new(Some(tokio::spawn(work.run()))),
+            holds,
         }
     }
 
@@ -146,17 +158,22 @@ impl Writer {
     pub(super) async fn drop_old(&self, retention: &Retention) -> StoreResult<u64> {
         let mut total = 0;
         for old in Old::all(retention) {
-            loop {
-                let (gone, more) = self
-                    .patiently(|answer| Patient::Retain(old, answer))
-                    .await?;
-                total += gone;
-                if !more {
-                    break;
-                }
+            let mut pace = Pace::default();
+            let mut next = Some(old);
+            while let Some(old) = next {
+                let ask = |answer| Patient::Retain(old, pace.rows(), answer);
+                let (slice, took) = self.patiently(ask).await?;
+                pace.took(took);
+                total += slice.gone;
+                next = slice.next;
             }
         }
         Ok(total)
+    }
+
+    /// How long it was held by what since the start.
+    pub(super) fn holds(&self) -> Vec<Hold> {
+        self.holds.all()
     }
 
     #[cfg(test)]
@@ -198,6 +215,8 @@ struct Work<H> {
     newest: JournalPosition,
     /// Journal rows up to this one are to be deleted when there is time.
     forget: Option<JournalPosition>,
+    forget_pace: Pace,
+    holds: Arc<Holds>,
 }
 
 impl<H: Hand> Work<H> {
@@ -230,6 +249,7 @@ impl<H: Hand> Work<H> {
 
     /// Whoever asked may have gone away; the work is done all the same.
     async fn do_urgent(&mut self, job: Urgent) {
+        let began = SystemClock.monotonic();
         match job {
             Urgent::Decide(decision, answer) => {
                 let _ = answer.send(self.hand.decide(decision).await);
@@ -238,6 +258,14 @@ impl<H: Hand> Work<H> {
                 let _ = answer.send(self.hand.record_attempts(attempts).await);
             }
         }
+        self.took("decide", began);
+    }
+
+    /// Notes how long the writer was held since then.
+    fn took(&self, work: &'static str, began: Duration) -> Duration {
+        let took = SystemClock.monotonic().saturating_sub(began);
+        self.holds.took(work, took);
+        took
     }
 
     async fn do_patient(&mut self, job: Patient) {
@@ -248,8 +276,11 @@ impl<H: Hand> Work<H> {
                     self.forget_some().await;
                 }
             }
-            Patient::Retain(old, answer) => {
-                let _ = answer.send(self.hand.drop_some(old).await);
+            Patient::Retain(old, rows, answer) => {
+                let began = SystemClock.monotonic();
+                let slice = self.hand.drop_some(old, rows).await;
+                let took = self.took(old.name(), began);
+                let _ = answer.send(slice.map(|slice| (slice, took)));
             }
             Patient::ForgetNode(node, answer) => {
                 let _ = answer.send(self.hand.forget_node(node).await);
@@ -270,13 +301,17 @@ impl<H: Hand> Work<H> {
         while !sealed.is_empty() {
             let rest = sealed.split_off(slice_length(&sealed));
             self.urgent_first().await;
+            let began = SystemClock.monotonic();
             self.hand.keep_chunks(sealed).await?;
+            self.took("seal", began);
             sealed = rest;
         }
         let forget = flush.forget_journal.take();
         if flush != Flush::default() {
             self.urgent_first().await;
+            let began = SystemClock.monotonic();
             let position = self.hand.keep(flush, self.newest).await?;
+            self.took("commit", began);
             self.newest = position.unwrap_or(self.newest);
         }
         self.forget = self.forget.max(forget);
@@ -288,7 +323,14 @@ impl<H: Hand> Work<H> {
     /// A slice of what is to be forgotten. A failure is tried again with the next flush that forgets.
     async fn forget_some(&mut self) {
         let Some(last) = self.forget else { return };
-        match self.hand.forget_journal(last).await {
+        let began = SystemClock.monotonic();
+        let forgot = self
+            .hand
+            .forget_journal(last, self.forget_pace.rows())
+            .await;
+        let took = self.took("forget", began);
+        self.forget_pace.took(took);
+        match forgot {
             Ok(true) => {}
             Ok(false) => self.forget = None,
             Err(error) => {

@@ -15,12 +15,11 @@ pub(super) const HOLDERS: &str = "SELECT uuid, at_ms, doc FROM
      ORDER BY node_id, gpu_id, at_ms DESC) AS newest
     JOIN gpu ON gpu.id = gpu_id ORDER BY uuid";
 
-/// Changes before $1 that do not hold at it, as the newest of their GPU before it does; $2 of them.
+/// Changes before $1 that do not hold at it, as the newest of their GPU before it does; of GPUs after $2, up to $3.
 pub(super) const DROP_HOLDERS: &str = "DELETE FROM holder_change WHERE (node_id, gpu_id, at_ms) IN
-    (SELECT node_id, gpu_id, at_ms FROM holder_change AS old WHERE at_ms < $1 AND EXISTS
+    (SELECT node_id, gpu_id, at_ms FROM holder_change AS old WHERE gpu_id > $2 AND gpu_id <= $3 AND at_ms < $1 AND EXISTS
         (SELECT 1 FROM holder_change AS newer WHERE newer.node_id = old.node_id AND newer.gpu_id = old.gpu_id
-             AND newer.at_ms > old.at_ms AND newer.at_ms <= $1)
-     LIMIT $2)";
+             AND newer.at_ms > old.at_ms AND newer.at_ms <= $1))";
 
 /// Incidents by every field of a filter, in its order; $8 is the limit, $9 the trial.
 pub(super) const INCIDENTS: &str = "SELECT doc FROM incident

@@ -18,9 +18,6 @@ use crate::store::{
     Flush, JournalEntry, JournalPosition, Snapshot, StoreResult, StreamMark, journal,
 };
 
-/// Journal rows deleted at once: their blobs are large, and each page of them is touched.
-const FORGET_ROWS: i64 = 32;
-
 /// What the writer remembers from commit to commit.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -221,22 +218,23 @@ async fn keep_snapshot(tx: &mut PgConnection, snapshot: Snapshot) -> StoreResult
 pub(super) async fn forget_journal(
     db: &mut PgConnection,
     last: JournalPosition,
+    rows: i64,
 ) -> StoreResult<bool> {
     begin_lightly(db).await?;
-    let done = forget_rows(db, last).await;
+    let done = forget_rows(db, last, rows).await;
     finish(db, done).await
 }
 
-async fn forget_rows(tx: &mut PgConnection, last: JournalPosition) -> StoreResult<bool> {
+async fn forget_rows(tx: &mut PgConnection, last: JournalPosition, rows: i64) -> StoreResult<bool> {
     let gone = sqlx::query(
         "DELETE FROM journal WHERE position IN
              (SELECT position FROM journal WHERE position <= $1 ORDER BY position LIMIT $2)",
     )
     .bind(last.0)
-    .bind(FORGET_ROWS)
+    .bind(rows)
     .execute(tx)
     .await?;
-    Ok(gone.rows_affected() == FORGET_ROWS as u64)
+    Ok(gone.rows_affected() == rows as u64)
 }
 
 pub(super) async fn forget_node(db: &mut PgConnection, node: &NodeId) -> StoreResult<()> {

@@ -16,7 +16,7 @@ use super::flush::Memory;
 use super::session::{self, Found, Opened, Token};
 use super::{Address, chunks, decide, flush, retain};
 use crate::incident::Decision;
-use crate::store::retain::Old;
+use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreError, StoreResult};
 
@@ -168,9 +168,9 @@ impl Hand for PostgresHand {
         Ok(position)
     }
 
-    async fn forget_journal(&mut self, last: JournalPosition) -> StoreResult<bool> {
+    async fn forget_journal(&mut self, last: JournalPosition, rows: i64) -> StoreResult<bool> {
         let (db, _) = self.up().await?;
-        let done = timeout(PATIENCE, flush::forget_journal(db, last)).await;
+        let done = timeout(PATIENCE, flush::forget_journal(db, last, rows)).await;
         self.last = self.last.filter(|kept| last < *kept);
         self.settle(done)
     }
@@ -181,9 +181,9 @@ impl Hand for PostgresHand {
         self.settle(done)
     }
 
-    async fn drop_some(&mut self, old: Old) -> StoreResult<(u64, bool)> {
+    async fn drop_some(&mut self, old: Old, rows: i64) -> StoreResult<Slice> {
         let (db, _) = self.up().await?;
-        let done = timeout(PATIENCE, retain::drop_some(db, old)).await;
+        let done = timeout(PATIENCE, retain::drop_some(db, old, rows)).await;
         self.settle(done)
     }
 

@@ -13,7 +13,7 @@ use crate::store::migrate::migrate;
 use crate::store::{JournalPosition, StoreError, StoreResult};
 
 /// Embedded, oldest first. To add one: a file with the next number, and a line here.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     (
         "line",
         include_str!("../../../../migrations/postgres/0001_line.sql"),
@@ -21,6 +21,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     (
         "rollup",
         include_str!("../../../../migrations/postgres/0002_rollup.sql"),
+    ),
+    (
+        "settled",
+        include_str!("../../../../migrations/postgres/0003_settled.sql"),
     ),
 ];
 

@@ -6,10 +6,21 @@ use entrenar::unit::Timestamp;
 use sqlx::postgres::PgConnection;
 
 use crate::store::StoreResult;
+use crate::store::retain::{Place, Slice};
+
+const NOTHING: Slice = Slice {
+    gone: 0,
+    next: None,
+};
 
 #[allow(clippy::unused_async, reason = "as the module that is shared calls it")]
-pub(super) async fn drop_chunks(_: &mut PgConnection, _: Timestamp) -> StoreResult<(u64, bool)> {
-    Ok((0, false))
+pub(super) async fn drop_chunks(
+    _: &mut PgConnection,
+    _: Timestamp,
+    _: Place,
+    _: i64,
+) -> StoreResult<Slice> {
+    Ok(NOTHING)
 }
 
 #[allow(clippy::unused_async, reason = "as the module that is shared calls it")]
@@ -17,11 +28,13 @@ pub(super) async fn drop_rollups(
     _: &mut PgConnection,
     _: Duration,
     _: Timestamp,
-) -> StoreResult<(u64, bool)> {
-    Ok((0, false))
+    _: Place,
+    _: i64,
+) -> StoreResult<Slice> {
+    Ok(NOTHING)
 }
 
 #[allow(clippy::unused_async, reason = "as the module that is shared calls it")]
-pub(super) async fn give_back(_: &mut PgConnection) -> StoreResult<(u64, bool)> {
-    Ok((0, false))
+pub(super) async fn give_back(_: &mut PgConnection, _: i64) -> StoreResult<Slice> {
+    Ok(NOTHING)
 }

@@ -8,68 +8,96 @@ use super::dialect::{self, Connection};
 use super::space;
 use super::transaction::{begin, finish};
 use crate::store::StoreResult;
-use crate::store::retain::Old;
+use crate::store::retain::{Old, Slice};
 
-/// Incidents, or small rows, in one slice: an incident has several lines.
-const SLICE_INCIDENTS: i64 = 64;
-const SLICE_ROWS: i64 = 500;
+/// GPUs whose changes are looked through in the time in which a row is dropped.
+const GPUS_A_ROW: i64 = 4;
 
-/// Drops one slice. Answers how many chunks, incidents or notices went, and whether there may be more.
-pub(super) async fn drop_some(db: &mut Connection, old: Old) -> StoreResult<(u64, bool)> {
-    match old {
-        Old::Chunks(before) => space::drop_chunks(db, before).await,
-        Old::Rollups(step, before) => space::drop_rollups(db, step, before).await,
-        Old::Incidents(before) => drop_incidents(db, before).await,
+/// Drops one slice of at most so many rows.
+pub(super) async fn drop_some(db: &mut Connection, old: Old, rows: i64) -> StoreResult<Slice> {
+    let gone = match old {
+        Old::Chunks(before, after) => return space::drop_chunks(db, before, after, rows).await,
+        Old::Rollups(step, before, after) => {
+            return space::drop_rollups(db, step, before, after, rows).await;
+        }
+        Old::Holders(before, after) => return drop_holders(db, before, after, rows).await,
+        Old::Space => return space::give_back(db, rows).await,
+        Old::Incidents(before) => drop_incidents(db, before, rows).await?,
         Old::Notices(before) => {
             let sql = "DELETE FROM notice WHERE delivery_id IN
                 (SELECT delivery_id FROM notice WHERE created_at_ms < $1 AND state <> 'pending' LIMIT $2)";
-            delete(db, sql, before, SLICE_ROWS).await
+            delete(db, sql, before, rows).await?
         }
-        Old::Holders(before) => delete(db, dialect::DROP_HOLDERS, before, SLICE_ROWS)
-            .await
-            .map(uncounted),
         Old::Cords(before) => {
             let sql = "DELETE FROM cord WHERE (rule, scope) IN
                 (SELECT rule, scope FROM cord AS old WHERE last_transition_at_ms < $1 AND NOT EXISTS
                     (SELECT 1 FROM incident WHERE open = 1 AND rule = old.rule AND scope = old.scope) LIMIT $2)";
-            delete(db, sql, before, SLICE_ROWS).await.map(uncounted)
+            delete(db, sql, before, rows).await?
         }
-        Old::Space => space::give_back(db).await,
-    }
+    };
+    Ok(Slice {
+        // Cords are not counted.
+        gone: if matches!(old, Old::Cords(_)) {
+            0
+        } else {
+            gone
+        },
+        next: (gone == rows as u64).then_some(old),
+    })
 }
 
-pub(super) async fn delete(
+async fn delete(
     db: &mut Connection,
     sql: &'static str,
     before: Timestamp,
-    limit: i64,
-) -> StoreResult<(u64, bool)> {
+    rows: i64,
+) -> StoreResult<u64> {
     let gone = sqlx::query(sql)
         .bind(before.0)
-        .bind(limit)
+        .bind(rows)
         .execute(db)
-        .await?
-        .rows_affected();
-    Ok((gone, gone == limit as u64))
+        .await?;
+    Ok(gone.rows_affected())
 }
 
-/// Rows that nobody counts.
-fn uncounted((_, more): (u64, bool)) -> (u64, bool) {
-    (0, more)
+/// Of some GPUs after a number. Nobody counts them.
+async fn drop_holders(
+    db: &mut Connection,
+    before: Timestamp,
+    after: i64,
+    rows: i64,
+) -> StoreResult<Slice> {
+    let n_gpus = rows * GPUS_A_ROW;
+    let last: Option<i64> =
+        sqlx::query_scalar("SELECT id FROM gpu WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2")
+            .bind(after)
+            .bind(n_gpus - 1)
+            .fetch_optional(&mut *db)
+            .await?;
+    sqlx::query(dialect::DROP_HOLDERS)
+        .bind(before.0)
+        .bind(after)
+        .bind(last.unwrap_or(i64::MAX))
+        .execute(db)
+        .await?;
+    Ok(Slice {
+        gone: 0,
+        next: last.map(|last| Old::Holders(before, last)),
+    })
 }
 
-async fn drop_incidents(db: &mut Connection, before: Timestamp) -> StoreResult<(u64, bool)> {
+async fn drop_incidents(db: &mut Connection, before: Timestamp, rows: i64) -> StoreResult<u64> {
     begin(db).await?;
-    let done = drop_with_lines(db, before).await;
+    let done = drop_with_lines(db, before, rows).await;
     finish(db, done).await
 }
 
-async fn drop_with_lines(tx: &mut Connection, before: Timestamp) -> StoreResult<(u64, bool)> {
+async fn drop_with_lines(tx: &mut Connection, before: Timestamp, rows: i64) -> StoreResult<u64> {
     // Both statements choose the same incidents: nothing else writes in between.
-    let lines = "DELETE FROM incident_timeline WHERE incident_id IN
-        (SELECT id FROM incident WHERE open = 0 AND last_transition_at_ms < $1 ORDER BY id LIMIT $2)";
-    delete(tx, lines, before, SLICE_INCIDENTS).await?;
-    let incidents = "DELETE FROM incident WHERE id IN
-        (SELECT id FROM incident WHERE open = 0 AND last_transition_at_ms < $1 ORDER BY id LIMIT $2)";
-    delete(tx, incidents, before, SLICE_INCIDENTS).await
+    let lines = "DELETE FROM incident_timeline WHERE incident_id IN (SELECT id FROM incident
+        WHERE open = 0 AND last_transition_at_ms < $1 ORDER BY last_transition_at_ms, id LIMIT $2)";
+    delete(tx, lines, before, rows).await?;
+    let incidents = "DELETE FROM incident WHERE id IN (SELECT id FROM incident
+        WHERE open = 0 AND last_transition_at_ms < $1 ORDER BY last_transition_at_ms, id LIMIT $2)";
+    delete(tx, incidents, before, rows).await
 }

@@ -14,10 +14,12 @@ pub(super) const HOLDERS: &str =
     "SELECT uuid, at_ms, doc FROM gpu CROSS JOIN holder_change ON gpu_id = gpu.id
     WHERE at_ms = (SELECT max(at_ms) FROM holder_change WHERE gpu_id = gpu.id) ORDER BY uuid";
 
-/// Changes before $1 that do not hold at it, as the newest of their GPU before it does; $2 of them.
+/// Changes before $1 that do not hold at it, as the newest of their GPU before it does; of GPUs after $2, up to $3. Each GPU's
+/// changes are looked up: a walk over all changes of a fleet would hold the writer for seconds.
 pub(super) const DROP_HOLDERS: &str = "DELETE FROM holder_change WHERE (gpu_id, at_ms) IN
-    (SELECT gpu_id, at_ms FROM holder_change AS old WHERE at_ms < $1 AND EXISTS
-        (SELECT 1 FROM holder_change WHERE gpu_id = old.gpu_id AND at_ms > old.at_ms AND at_ms <= $1) LIMIT $2)";
+    (SELECT old.gpu_id, old.at_ms FROM gpu CROSS JOIN holder_change AS old ON old.gpu_id = gpu.id
+     WHERE gpu.id > $2 AND gpu.id <= $3 AND old.at_ms <
+        (SELECT max(at_ms) FROM holder_change AS held WHERE held.gpu_id = gpu.id AND held.at_ms <= $1))";
 
 /// Incidents by every field of a filter, in its order; $8 is the limit, $9 the trial.
 pub(super) const INCIDENTS: &str = "SELECT doc FROM incident

@@ -19,9 +19,6 @@ use crate::store::{
     Flush, JournalPosition, SealedChunk, Snapshot, StoreResult, StreamMark, journal,
 };
 
-/// Journal rows deleted at once: their blobs are large, and each page of them is touched.
-const FORGET_ROWS: i64 = 32;
-
 /// What the writer remembers from commit to commit.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -311,20 +308,22 @@ async fn number(tx: &mut SqliteConnection, memory: &mut Memory, gpu: &GpuUuid) -
     Ok(number)
 }
 
-/// Deletes some journal rows up to `last`; answers whether there are more.
+/// Deletes some journal rows up to `last`, whose blobs are long, and each page of them is touched; answers whether there
+/// are more.
 pub(super) async fn forget_journal(
     db: &mut SqliteConnection,
     last: JournalPosition,
+    rows: i64,
 ) -> StoreResult<bool> {
     let gone = sqlx::query(
         "DELETE FROM journal WHERE position IN
              (SELECT position FROM journal WHERE position <= $1 ORDER BY position LIMIT $2)",
     )
     .bind(last.0)
-    .bind(FORGET_ROWS)
+    .bind(rows)
     .execute(db)
     .await?;
-    Ok(gone.rows_affected() == FORGET_ROWS as u64)
+    Ok(gone.rows_affected() == rows as u64)
 }
 
 pub(super) async fn forget_node(db: &mut SqliteConnection, node: &NodeId) -> StoreResult<()> {

@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::flush::{self, Memory};
 use super::{decide, retain};
 use crate::incident::Decision;
-use crate::store::retain::Old;
+use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreResult};
 
@@ -75,16 +75,16 @@ impl Hand for SqliteHand {
         self.after(done)
     }
 
-    async fn forget_journal(&mut self, last: JournalPosition) -> StoreResult<bool> {
-        flush::forget_journal(&mut self.connection, last).await
+    async fn forget_journal(&mut self, last: JournalPosition, rows: i64) -> StoreResult<bool> {
+        flush::forget_journal(&mut self.connection, last, rows).await
     }
 
     async fn forget_node(&mut self, node: NodeId) -> StoreResult<()> {
         flush::forget_node(&mut self.connection, &node).await
     }
 
-    async fn drop_some(&mut self, old: Old) -> StoreResult<(u64, bool)> {
-        retain::drop_some(&mut self.connection, old).await
+    async fn drop_some(&mut self, old: Old, rows: i64) -> StoreResult<Slice> {
+        retain::drop_some(&mut self.connection, old, rows).await
     }
 
     #[cfg(test)]

@@ -27,7 +27,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Embedded, oldest first. To add one: a file with the next number, and a line here.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     (
         "line",
         include_str!("../../../../migrations/sqlite/0001_line.sql"),
@@ -35,6 +35,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     (
         "rollup",
         include_str!("../../../../migrations/sqlite/0002_rollup.sql"),
+    ),
+    (
+        "settled",
+        include_str!("../../../../migrations/sqlite/0003_settled.sql"),
     ),
 ];
 

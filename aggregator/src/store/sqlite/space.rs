@@ -5,60 +5,121 @@ use std::time::Duration;
 use entrenar::unit::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
-use super::retain::delete;
 use crate::store::StoreResult;
+use crate::store::retain::{Old, Place, Slice};
 
-/// Chunks in one slice: a chunk is some pages.
-const SLICE_CHUNKS: i64 = 64;
+/// Rows that are looked at in one slice, whether they go or not: a stretch that began before a time may end after it, and
+/// there is one of each GPU.
+const LOOK_ROWS: i64 = 512;
 
-/// Sums in one slice: each is a part of a page.
-const SLICE_ROLLUPS: i64 = 256;
+/// Pages that are moved in the time in which a row is dropped.
+const PAGES_A_ROW: i64 = 4;
 
-/// Free pages given back to the file system in one slice.
-const SLICE_PAGES: i64 = 256;
+/// Free pages that are always kept.
+const PAGES_KEPT: i64 = 256;
 
-/// Drops a slice of the chunks that ended before this; answers how many, and whether there may be more.
+/// A stretch that began before a time: rowid, place, and last sample.
+type Found = (i64, i64, i64, i64);
+
+/// Drops a slice of the chunks that ended before this, beginning after a place.
 pub(super) async fn drop_chunks(
     db: &mut SqliteConnection,
     before: Timestamp,
-) -> StoreResult<(u64, bool)> {
-    let sql = "DELETE FROM chunk WHERE id IN
-        (SELECT id FROM chunk WHERE stretch_ms < $1 AND to_ms < $1 ORDER BY stretch_ms LIMIT $2)";
-    delete(db, sql, before, SLICE_CHUNKS).await
+    after: Place,
+    rows: i64,
+) -> StoreResult<Slice> {
+    let found: Vec<Found> = sqlx::query_as(
+        "SELECT id, stretch_ms, gpu_id, to_ms FROM chunk
+         WHERE (stretch_ms, gpu_id) > ($1, $2) AND stretch_ms < $3 ORDER BY stretch_ms, gpu_id LIMIT $4",
+    )
+    .bind(after.0)
+    .bind(after.1)
+    .bind(before.0)
+    .bind(LOOK_ROWS)
+    .fetch_all(&mut *db)
+    .await?;
+    let (ids, next) = over(&found, before, rows);
+    let gone = delete(
+        db,
+        "DELETE FROM chunk WHERE id IN (SELECT value FROM json_each($1))",
+        ids,
+    );
+    Ok(Slice {
+        gone: gone.await?,
+        next: next.map(|place| Old::Chunks(before, place)),
+    })
 }
 
-/// The same for sums by a step.
+/// The same for sums by a step, which nobody counts.
 pub(super) async fn drop_rollups(
     db: &mut SqliteConnection,
     step: Duration,
     before: Timestamp,
-) -> StoreResult<(u64, bool)> {
-    let gone = sqlx::query(
-        "DELETE FROM rollup WHERE id IN (SELECT id FROM rollup
-            WHERE step_s = $1 AND stretch_ms < $2 AND to_ms < $2 ORDER BY stretch_ms LIMIT $3)",
+    after: Place,
+    rows: i64,
+) -> StoreResult<Slice> {
+    let found: Vec<Found> = sqlx::query_as(
+        "SELECT id, stretch_ms, gpu_id, to_ms FROM rollup
+         WHERE step_s = $1 AND (stretch_ms, gpu_id) > ($2, $3) AND stretch_ms < $4
+         ORDER BY stretch_ms, gpu_id LIMIT $5",
     )
     .bind(step.as_secs() as i64)
+    .bind(after.0)
+    .bind(after.1)
     .bind(before.0)
-    .bind(SLICE_ROLLUPS)
-    .execute(db)
-    .await?
-    .rows_affected();
-    Ok((0, gone == SLICE_ROLLUPS as u64))
+    .bind(LOOK_ROWS)
+    .fetch_all(&mut *db)
+    .await?;
+    let (ids, next) = over(&found, before, rows);
+    let sql = "DELETE FROM rollup WHERE id IN (SELECT value FROM json_each($1))";
+    delete(db, sql, ids).await?;
+    Ok(Slice {
+        gone: 0,
+        next: next.map(|place| Old::Rollups(step, before, place)),
+    })
+}
+
+/// Of what was found at most so many that are over, and where to look on.
+fn over(found: &[Found], before: Timestamp, rows: i64) -> (Vec<i64>, Option<Place>) {
+    let mut ids = Vec::new();
+    for (id, stretch, gpu, to) in found {
+        if *to < before.0 {
+            ids.push(*id);
+        }
+        if ids.len() as i64 == rows {
+            return (ids, Some((*stretch, *gpu)));
+        }
+    }
+    let is_full = found.len() as i64 == LOOK_ROWS;
+    let last = found.last().filter(|_| is_full);
+    (ids, last.map(|(_, stretch, gpu, _)| (*stretch, *gpu)))
+}
+
+async fn delete(db: &mut SqliteConnection, sql: &'static str, ids: Vec<i64>) -> StoreResult<u64> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let ids = serde_json::Value::from(ids).to_string();
+    let gone = sqlx::query(sql).bind(ids).execute(db).await?;
+    Ok(gone.rows_affected())
 }
 
 /// Shrinks the file while more than an eighth of it is free: what is free is used again soon, and moving pages costs.
-pub(super) async fn give_back(db: &mut SqliteConnection) -> StoreResult<(u64, bool)> {
+pub(super) async fn give_back(db: &mut SqliteConnection, rows: i64) -> StoreResult<Slice> {
     let free: i64 = sqlx::query_scalar("PRAGMA freelist_count")
         .fetch_one(&mut *db)
         .await?;
     let all: i64 = sqlx::query_scalar("PRAGMA page_count")
         .fetch_one(&mut *db)
         .await?;
-    if free <= all / 8 + SLICE_PAGES {
-        return Ok((0, false));
+    let enough = free <= all / 8 + PAGES_KEPT;
+    if !enough {
+        // A number of ours.
+        let sql = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({})", rows * PAGES_A_ROW));
+        sqlx::query(sql).execute(db).await?;
     }
-    sqlx::query("PRAGMA incremental_vacuum(256)")
-        .execute(db)
-        .await?;
-    Ok((0, true))
+    Ok(Slice {
+        gone: 0,
+        next: (!enough).then_some(Old::Space),
+    })
 }
