@@ -238,7 +238,8 @@ pub trait Store: Send + Sync + 'static {
     /// What a start needs.
     fn recover(&self) -> BoxFuture<'_, StoreResult<Recovered>>;
 
-    /// Up to `limit` journal rows after `after`, oldest first.
+    /// Up to `limit` journal rows after `after`, oldest first. One that is damaged is named in the log, and empty: it must
+    /// not keep the fleet from being watched.
     fn journal(
         &self,
         after: JournalPosition,

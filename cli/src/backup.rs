@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use entrenar_aggregator::store::postgres::Address;
-use entrenar_aggregator::store::sqlite;
+use entrenar_aggregator::store::{StoreResult, sqlite};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -25,26 +25,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         );
         return ExitCode::from(2);
     }
-    let Some(path) = args
-        .database_url
-        .strip_prefix("sqlite:")
-        .filter(|p| !p.is_empty())
-    else {
+    let Some(path) = sqlite_path(&args.database_url) else {
         eprintln!("error: --database-url: give sqlite:PATH");
         return ExitCode::from(2);
     };
-    let path = path.strip_prefix("//").unwrap_or(path);
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(sqlite::backup(Path::new(path), &args.output)) {
+    match block_on(sqlite::backup(path, &args.output)) {
         Ok(()) => {
             println!("{}", args.output.display());
             ExitCode::SUCCESS
@@ -54,4 +39,18 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Of `sqlite:PATH`.
+pub(crate) fn sqlite_path(url: &str) -> Option<&Path> {
+    let path = url.strip_prefix("sqlite:").filter(|p| !p.is_empty())?;
+    Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
+}
+
+/// Runs something that is all there is to do.
+pub(crate) fn block_on<T>(work: impl Future<Output = StoreResult<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(work)?)
 }

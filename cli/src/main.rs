@@ -6,6 +6,7 @@ mod backtest;
 mod backup;
 mod demo;
 mod record;
+mod recover;
 mod remote;
 mod rules;
 mod service;
@@ -40,6 +41,8 @@ enum Command {
     },
     /// Copy the database while the aggregator runs.
     Backup(backup::Args),
+    /// A new database of what is readable in a damaged one, and the names of what is lost.
+    Recover(recover::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +54,6 @@ fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Rules { command } => rules::run(&command),
         Command::Backup(args) => backup::run(&args),
+        Command::Recover(args) => recover::run(&args),
     }
 }

@@ -82,7 +82,7 @@ fn journal(n: u8) -> Flush {
     }
 }
 
-fn mark(n: u8, node: &str) -> StreamMark {
+pub(crate) fn mark(n: u8, node: &str) -> StreamMark {
     StreamMark {
         hello: Hello {
             stream: stream(n),
@@ -102,7 +102,7 @@ fn mark(n: u8, node: &str) -> StreamMark {
     }
 }
 
-fn holder(gpu: &str, secs: i64, job: Option<&str>) -> HolderChange {
+pub(crate) fn holder(gpu: &str, secs: i64, job: Option<&str>) -> HolderChange {
     HolderChange {
         at: at(secs),
         gpu: gpu.into(),

@@ -11,6 +11,7 @@ mod flush;
 mod hand;
 mod history;
 mod open;
+mod recover;
 mod space;
 mod transaction;
 
@@ -46,6 +47,7 @@ use super::{
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
 
 pub use self::backup::backup;
+pub use self::recover::{Salvaged, recover};
 
 /// An open database.
 #[derive(Debug)]

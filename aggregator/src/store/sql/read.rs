@@ -5,17 +5,17 @@
 use std::collections::HashSet;
 
 use entrenar::gpu::GpuUuid;
-use entrenar::report::{HolderChange, StreamId};
+use entrenar::report::HolderChange;
 use entrenar::unit::Timestamp;
 use entrenar_proto::decode_hello;
 use serde::de::DeserializeOwned;
+use tracing::warn;
 
 use super::dialect::{self, Connection, Pool};
 use crate::andon::CordKey;
 use crate::store::error::bad_json;
-use crate::store::{
-    JournalPosition, JournalRow, Recovered, Snapshot, StoreError, StoreResult, StreamMark, journal,
-};
+use crate::store::journal::{self, JournalError};
+use crate::store::{JournalPosition, JournalRow, Recovered, Snapshot, StoreResult, StreamMark};
 
 pub(super) async fn recover(readers: &Pool) -> StoreResult<Recovered> {
     let mut tx = readers.begin().await?;
@@ -61,23 +61,33 @@ async fn streams(tx: &mut Connection) -> StoreResult<Vec<StreamMark>> {
     )
     .fetch_all(tx)
     .await?;
-    let mark = |(stream, hello, durable, last_received_at, gone): StreamRow| {
-        let unreadable = |what: &str| {
-            let stream = hex::encode(&stream);
-            StoreError::Corrupt(format!("the {what} of stream {stream} cannot be read"))
-        };
-        let hello = decode_hello(&hello).map_err(|_| unreadable("hello"))?;
-        if StreamId(stream.as_slice().try_into().map_err(|_| unreadable("id"))?) != hello.stream {
-            return Err(unreadable("id"));
+    // An agent whose mark is damaged introduces itself anew, and sends again what it still has.
+    let known = |row: StreamRow| {
+        let stream = hex::encode(&row.0);
+        let read = mark(row);
+        if let Err(why) = &read {
+            warn!(
+                stream,
+                why, "what is known of an agent is damaged: it begins anew"
+            );
         }
-        Ok(StreamMark {
-            hello,
-            durable: from_json(&durable)?,
-            last_received_at: Timestamp(last_received_at),
-            gone,
-        })
+        read.ok()
     };
-    rows.into_iter().map(mark).collect()
+    Ok(rows.into_iter().filter_map(known).collect())
+}
+
+fn mark(row: StreamRow) -> Result<StreamMark, &'static str> {
+    let (stream, hello, durable, last_received_at, gone) = row;
+    let hello = decode_hello(&hello).map_err(|_| "the hello cannot be read")?;
+    if stream != hello.stream.0 {
+        return Err("the hello is another's");
+    }
+    Ok(StreamMark {
+        hello,
+        durable: from_json(&durable).map_err(|_| "its marks cannot be read")?,
+        last_received_at: Timestamp(last_received_at),
+        gone,
+    })
 }
 
 async fn snapshot(tx: &mut Connection) -> StoreResult<Option<Snapshot>> {
@@ -143,7 +153,15 @@ pub(super) async fn journal(
     .fetch_all(readers)
     .await?;
     let row = |(position, entries): (i64, Vec<u8>)| {
-        Ok((JournalPosition(position), journal::decode(&entries)?))
+        let entries = match journal::decode(&entries) {
+            Ok(entries) => entries,
+            Err(newer @ JournalError::Version(_)) => return Err(newer.into()),
+            Err(error) => {
+                warn!(position, %error, "a journal row is damaged: what it held is lost unless agents still have it");
+                Vec::new()
+            }
+        };
+        Ok((JournalPosition(position), entries))
     };
     rows.into_iter().map(row).collect()
 }

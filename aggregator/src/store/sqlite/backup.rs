@@ -12,17 +12,7 @@ use crate::store::{StoreError, StoreResult};
 /// Copies the database at `database` into the new file `out`: one moment of it, compacted, whole or not at all. It takes
 /// no lock that the writer would wait for. Refuses to overwrite.
 pub async fn backup(database: &Path, out: &Path) -> StoreResult<()> {
-    if !database.is_file() {
-        let missing = format!(
-            "there is no database at {}: check --database-url",
-            database.display()
-        );
-        return Err(StoreError::Unavailable(missing));
-    }
-    if out.exists() {
-        let there = format!("{} exists already: choose another file", out.display());
-        return Err(StoreError::Refused(there));
-    }
+    check_place(database, out)?;
     let partial = partial(out);
     let copied = copy(database, &partial).await.and_then(|()| {
         keep(&partial, out).map_err(|error| {
@@ -34,6 +24,22 @@ pub async fn backup(database: &Path, out: &Path) -> StoreResult<()> {
         let _ = fs::remove_file(&partial);
     }
     copied
+}
+
+/// Whether there is something to copy, and nothing that would be overwritten.
+pub(super) fn check_place(database: &Path, out: &Path) -> StoreResult<()> {
+    if !database.is_file() {
+        let missing = format!(
+            "there is no database at {}: check --database-url",
+            database.display()
+        );
+        return Err(StoreError::Unavailable(missing));
+    }
+    if out.exists() {
+        let there = format!("{} exists already: choose another file", out.display());
+        return Err(StoreError::Refused(there));
+    }
+    Ok(())
 }
 
 async fn copy(database: &Path, partial: &Path) -> StoreResult<()> {
@@ -52,14 +58,15 @@ async fn copy(database: &Path, partial: &Path) -> StoreResult<()> {
 }
 
 /// Makes the copy survive a crash under its final name.
-fn keep(partial: &Path, out: &Path) -> io::Result<()> {
+pub(super) fn keep(partial: &Path, out: &Path) -> io::Result<()> {
     File::open(partial)?.sync_all()?;
     fs::rename(partial, out)?;
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn partial(out: &Path) -> PathBuf {
+/// Where it is written until it is whole.
+pub(super) fn partial(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".partial");
     name.into()

@@ -1,5 +1,6 @@
 //! SQLite's result codes as what the caller can do about them.
 
+use super::open::MEND;
 use crate::store::StoreError;
 
 /// Primary result codes. Source: sqlite3.h.
@@ -27,7 +28,7 @@ pub(in crate::store) fn by_code(code: Option<&str>, text: String) -> StoreError 
         Some(code::CANTOPEN) => StoreError::Unavailable(format!(
             "{text}: check that the folder exists and that this user may write to it"
         )),
-        Some(code::CORRUPT) => StoreError::Corrupt(format!("{text}: restore a backup")),
+        Some(code::CORRUPT) => StoreError::Corrupt(format!("{text}: {MEND}")),
         Some(code::NOTADB) => {
             StoreError::Corrupt(format!("{text}: move the file away, or restore a backup"))
         }

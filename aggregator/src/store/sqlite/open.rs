@@ -53,6 +53,10 @@ const CHECKED: [&str; 6] = [
     "PRAGMA quick_check('notice')",
 ];
 
+/// What to do about a damaged file.
+pub(super) const MEND: &str =
+    "restore a backup, or copy what is readable into a new file with `entrenar recover`";
+
 /// What a store works with.
 pub(super) struct Opened {
     pub(super) writer: SqliteConnection,
@@ -66,11 +70,11 @@ pub(super) async fn open(path: &Path) -> StoreResult<Opened> {
     check_writable(path)?;
     let mut writer = write_options(path).connect().await?;
     check_ours(&mut writer).await?;
-    migrate(&mut writer, &MIGRATIONS).await?;
+    migrate_up(&mut writer).await?;
     for check in CHECKED {
         let found: String = sqlx::query_scalar(check).fetch_one(&mut writer).await?;
         if found != "ok" {
-            return Err(StoreError::Corrupt(format!("{found}: restore a backup")));
+            return Err(StoreError::Corrupt(format!("{found}: {MEND}")));
         }
     }
     let readers = SqlitePoolOptions::new()
@@ -88,7 +92,13 @@ pub(super) async fn open(path: &Path) -> StoreResult<Opened> {
 /// Rows that a reader puts ready before they are asked for.
 const READ_AHEAD_ROWS: usize = 512;
 
-fn write_options(path: &Path) -> SqliteConnectOptions {
+/// Brings the schema up to date.
+pub(super) async fn migrate_up(writer: &mut SqliteConnection) -> StoreResult<()> {
+    migrate(writer, &MIGRATIONS).await
+}
+
+/// For the writer.
+pub(super) fn write_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -119,7 +129,7 @@ pub(super) fn read_options(path: &Path) -> SqliteConnectOptions {
 }
 
 /// Takes the file beside the database that says that it is in use.
-fn lock(path: &Path) -> StoreResult<File> {
+pub(super) fn lock(path: &Path) -> StoreResult<File> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| at(folder, &error))?;
     }
@@ -166,7 +176,7 @@ fn check_writable(path: &Path) -> StoreResult<()> {
 }
 
 /// A database with tables that is not ours belongs to another program.
-async fn check_ours(connection: &mut SqliteConnection) -> StoreResult<()> {
+pub(super) async fn check_ours(connection: &mut SqliteConnection) -> StoreResult<()> {
     let id: i64 = sqlx::query_scalar("PRAGMA application_id")
         .fetch_one(&mut *connection)
         .await?;

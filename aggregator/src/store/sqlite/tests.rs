@@ -1,3 +1,5 @@
+mod recovering;
+
 use std::path::PathBuf;
 use std::sync::Mutex as StdMutex;
 
@@ -359,4 +361,39 @@ async fn a_chunk_goes_as_soon_as_its_last_sample_is_older_than_the_retention() {
     );
     let left = store.chunks(&old.gpu, old.from, current.to).await.unwrap();
     assert_eq!(left, [current]);
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_the_journal_or_of_an_agent_is_left_out_and_the_rest_is_read() {
+    let (store, _dir) = fresh().await;
+    for n in 1..=3 {
+        let flush = Flush {
+            marks: vec![crate::store::contract::mark(n, "a")],
+            ..journal(n.into())
+        };
+        store.commit(flush).await.unwrap();
+    }
+    let damage = "UPDATE journal SET entries = substr(entries, 1, 9) WHERE position = 2;
+        UPDATE agent_stream SET hello = x'ff' WHERE hex(stream) LIKE '02%'";
+    store.writer.execute(damage).await.unwrap();
+    let rows = store.journal(JournalPosition(0), 9).await.unwrap();
+    let read: Vec<_> = rows.into_iter().map(|(_, entries)| entries).collect();
+    assert_eq!(read, [journal(1).journal, vec![], journal(3).journal]);
+    let recovered = store.recover().await.unwrap();
+    let streams: Vec<_> = recovered
+        .streams
+        .iter()
+        .map(|mark| mark.hello.stream.0[0])
+        .collect();
+    assert_eq!(streams, [1, 3]);
+}
+
+#[tokio::test]
+async fn a_journal_row_of_a_newer_version_is_no_damage() {
+    let (store, _dir) = fresh().await;
+    store.commit(journal(1)).await.unwrap();
+    let newer = "UPDATE journal SET entries = x'63' || substr(entries, 2)";
+    store.writer.execute(newer).await.unwrap();
+    let told = store.journal(JournalPosition(0), 9).await.unwrap_err();
+    assert!(told.to_string().contains("a newer entrenar"), "{told}");
 }
