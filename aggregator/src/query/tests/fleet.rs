@@ -10,7 +10,8 @@ use crate::chunk::stretch;
 use crate::query::aggregate::Aggregate;
 use crate::query::gather::Gathering;
 use crate::rollup::STEPS;
-use crate::store::{Retention, SealedChunk, StoredRollup};
+use crate::store::postgres::Address;
+use crate::store::{PostgresStore, Retention, SealedChunk, StoreError, StoredRollup};
 
 const GPUS: u8 = 3;
 /// History of each.
@@ -415,6 +416,35 @@ proptest! {
             check(store, arrivals, async |store: SqliteStore| {
                 store.close().await;
                 SqliteStore::open(&path).await
+            })
+            .await;
+        });
+    }
+}
+
+/// Opens it once the server has let go of the lock of a connection that ended a moment ago.
+async fn open(database: &private_postgres::Database) -> StoreResult<PostgresStore> {
+    let address = Address::parse(&database.url).unwrap();
+    loop {
+        match PostgresStore::open(&address).await {
+            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+            opened => return opened,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2))]
+
+    #[test]
+    fn a_fleets_answers_from_postgres_do_not_depend_on_order_doubles_restarts_or_maintenance(arrivals in arrivals()) {
+        block_on(async {
+            // Skipped where there is none, and said so.
+            let Some(database) = private_postgres::database().await else { return };
+            let store = open(&database).await.unwrap();
+            check(store, arrivals, async |store: PostgresStore| {
+                store.close().await;
+                open(&database).await
             })
             .await;
         });
