@@ -236,20 +236,40 @@ impl<S: Store> Center<S> {
     async fn raw(&self, gpu: u8, metric: MetricId, extent: (i64, i64)) -> Vec<Point> {
         let at = |second| Timestamp::from_secs(BASE + second);
         let source = self.source(gpu, metric, (at(extent.0), at(extent.1)));
-        super::super::points(source, &mut Budget::default())
-            .await
-            .unwrap()
+        let mut budget = Budget::default();
+        let found = super::super::points(vec![source], &mut budget).await;
+        found.unwrap().concat()
     }
 
     /// A function over steps.
     async fn stepped(&self, gpu: u8, (metric, function): Asked, steps: Steps) -> Told {
         let source = self.source(gpu, metric.id, (steps.from(), steps.to()));
         let mut told = vec![None; steps.len()];
-        let over = |step: &Closed| told[step.place] = function.value(metric, step);
-        fold(source, steps, &mut Budget::default(), over)
+        let over = |_, step: &Closed| told[step.place] = function.value(metric, step);
+        fold(vec![source], steps, &mut Budget::default(), over)
             .await
             .unwrap();
         told
+    }
+
+    /// A function over a window, of all GPUs at once.
+    async fn at_an_instant(&self, (metric, function): Asked, window: Steps) -> Vec<Told> {
+        let extent = (window.from(), window.to());
+        let gpus: Vec<_> = (0..GPUS).map(uuid).collect();
+        let recent = gpus.iter();
+        let recent = recent.map(|gpu| self.head.range(gpu, metric.id, extent.0, extent.1));
+        let recent = recent.collect();
+        let sources = of_many(&self.store, &gpus, metric.id, extent, &window, recent);
+        let mut all = Vec::new();
+        for source in sources.await.unwrap() {
+            let mut told = vec![None];
+            let over = |_, step: &Closed| told[step.place] = function.value(metric, step);
+            fold(vec![source], window, &mut Budget::default(), over)
+                .await
+                .unwrap();
+            all.push(told);
+        }
+        all
     }
 
     /// Everything that rests in the store.
@@ -350,6 +370,9 @@ async fn compare<S: Store>(center: &Center<S>, model: &Model) {
                 expected.push(model.stepped(gpu, asked, steps));
             }
             assert_eq!(found, expected, "{asked:?} in {steps:?}");
+            if steps.len() == 1 {
+                assert_eq!(center.at_an_instant(asked, steps).await, expected);
+            }
             for aggregate in [Aggregate::Mean, Aggregate::Max, Aggregate::Count] {
                 let last = |told: &[Told]| {
                     let of_gpu = told.iter().map(|told| told.last().copied().flatten());
