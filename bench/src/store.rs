@@ -83,20 +83,25 @@ fn publish(holds: &[Hold], space: &Space) -> Result<()> {
         &[
             ["file".into(), mb(space.file)],
             ["blobs in it: chunks, sums, journal".into(), mb(space.blobs)],
+            ["all rows and keys in it".into(), mb(space.payload)],
             [
-                "page fill: blobs of the file".into(),
-                percent(space.blobs, space.file),
+                "page fill: rows and keys of the file".into(),
+                percent(space.payload, space.file),
             ],
             [
-                "… of the pages in use".into(),
-                percent(space.blobs, space.file - space.free),
+                "… blobs of chunks of the pages of chunks".into(),
+                percent(space.chunk_blobs, space.chunk_pages),
             ],
             [
                 "free pages, used again by what comes next".into(),
                 mb(space.free),
             ],
             [
-                "bytes a sample of the raw history, all in".into(),
+                "bytes a sample of the raw history, its pages alone".into(),
+                format!("{:.2}", space.chunk_pages as f64 / space.samples as f64),
+            ],
+            [
+                "… all in: sums, journal, holders, free pages".into(),
                 format!("{:.2}", space.file as f64 / space.samples as f64),
             ],
         ],
@@ -247,6 +252,11 @@ struct Space {
     /// Pages that hold nothing.
     free: i64,
     blobs: i64,
+    /// Of all tables and indexes, as SQLite packs it.
+    payload: i64,
+    chunk_blobs: i64,
+    /// Pages of chunks and their index.
+    chunk_pages: i64,
     /// Values of the raw history.
     samples: u64,
 }
@@ -261,6 +271,7 @@ impl Space {
         let free = number(&mut db, "SELECT freelist_count FROM pragma_freelist_count").await?;
         let blobs = "SELECT (SELECT sum(length(blob)) FROM chunk) + (SELECT sum(length(blob)) FROM rollup)
             + (SELECT coalesce(sum(length(entries)), 0) FROM journal) + (SELECT sum(length(bytes)) FROM engine_snapshot)";
+        let chunk_pages = "SELECT sum(pgsize) FROM dbstat JOIN sqlite_schema USING (name) WHERE tbl_name = 'chunk'";
         let stored: Vec<(Vec<u8>,)> = sqlx::query_as("SELECT blob FROM chunk")
             .fetch_all(&mut db)
             .await?;
@@ -276,6 +287,9 @@ impl Space {
             file: std::fs::metadata(database)?.len().try_into()?,
             free: free * page,
             blobs: number(&mut db, blobs).await?,
+            payload: number(&mut db, "SELECT sum(payload) FROM dbstat").await?,
+            chunk_blobs: number(&mut db, "SELECT sum(length(blob)) FROM chunk").await?,
+            chunk_pages: number(&mut db, chunk_pages).await?,
             samples,
         })
     }

@@ -117,9 +117,9 @@ mod tests {
     fn slices_grow_while_they_are_short_and_shrink_once_one_is_long() {
         let rows = |took_ms: &[u64]| {
             let mut pace = Pace::default();
-            took_ms
-                .iter()
-                .for_each(|ms| pace.took(Duration::from_millis(*ms)));
+            for ms in took_ms {
+                pace.took(Duration::from_millis(*ms));
+            }
             pace.rows()
         };
         assert_eq!(rows(&[]), 16);

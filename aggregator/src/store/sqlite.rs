@@ -8,6 +8,7 @@ mod backup;
 mod dialect;
 pub(super) mod error;
 mod flush;
+mod folding;
 mod hand;
 mod history;
 mod open;
@@ -38,6 +39,7 @@ use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
 use sqlx::SqlitePool;
 
+use self::folding::Folding;
 use self::hand::SqliteHand;
 use super::writer::Writer;
 use super::{
@@ -54,6 +56,7 @@ pub use self::recover::{Salvaged, recover};
 pub struct SqliteStore {
     readers: SqlitePool,
     writer: Writer,
+    folding: Folding,
     n_chunks_lost: Arc<AtomicU64>,
 }
 
@@ -65,9 +68,11 @@ impl SqliteStore {
         let n_chunks_lost = Arc::<AtomicU64>::default();
         let mut hand = SqliteHand::new(opened.writer, opened.lock, Arc::clone(&n_chunks_lost));
         let newest = hand.newest_position().await?;
+        let folding = Folding::start(path, hand.written()).await?;
         Ok(Self {
             readers: opened.readers,
             writer: Writer::start(hand, newest),
+            folding,
             n_chunks_lost,
         })
     }
@@ -77,6 +82,7 @@ impl SqliteStore {
     pub async fn close(&self) {
         // Readers first: only the last connection folds the log into the file, and a read-only one cannot.
         self.readers.close().await;
+        self.folding.stop().await;
         self.writer.close().await;
     }
 

@@ -200,12 +200,16 @@ impl<S: Store> Center<S> {
             let Some((last, _)) = rows.last() else { break };
             after = *last;
             for (position, entries) in rows {
-                entries.iter().for_each(|entry| again.push(entry));
+                for entry in &entries {
+                    again.push(entry);
+                }
                 again.head.committed(again.group, position);
                 again.group.0 += 1;
             }
         }
-        self.pending.iter().for_each(|entry| again.push(entry));
+        for entry in &self.pending {
+            again.push(entry);
+        }
         again.pending = self.pending;
         again
     }
@@ -413,7 +417,9 @@ async fn check<S: Store>(
     center.settle().await;
     compare(&center, &model).await;
     let mut in_order = Center::new(MemoryStore::default());
-    history().iter().for_each(|batch| in_order.deliver(batch));
+    for batch in history() {
+        in_order.deliver(&batch);
+    }
     in_order.settle().await;
     assert_eq!(center.stored().await, in_order.stored().await);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use entrenar::gpu::NodeId;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
+use tokio::sync::watch;
 
 use super::flush::{self, Memory};
 use super::{decide, retain};
@@ -20,6 +21,8 @@ pub(super) struct SqliteHand {
     /// Held as long as the connection.
     _lock: File,
     memory: Memory,
+    /// Changes with every write.
+    written: watch::Sender<u64>,
 }
 
 impl SqliteHand {
@@ -35,7 +38,13 @@ impl SqliteHand {
                 n_chunks_lost,
                 ..Memory::default()
             },
+            written: watch::Sender::new(0),
         }
+    }
+
+    /// Changes with every write.
+    pub(super) fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
     }
 
     /// The newest journal row ever, even if it is forgotten by now.
@@ -44,6 +53,7 @@ impl SqliteHand {
     }
 
     fn after<T>(&mut self, done: StoreResult<T>) -> StoreResult<T> {
+        self.written.send_modify(|n| *n += 1);
         if done.is_err() {
             // A number may have been given out in what was rolled back.
             self.memory.numbers.clear();
@@ -54,11 +64,13 @@ impl SqliteHand {
 
 impl Hand for SqliteHand {
     async fn decide(&mut self, decision: Decision) -> StoreResult<()> {
-        decide::decide(&mut self.connection, decision).await
+        let done = decide::decide(&mut self.connection, decision).await;
+        self.after(done)
     }
 
     async fn record_attempts(&mut self, attempts: Vec<Attempt>) -> StoreResult<()> {
-        decide::record_attempts(&mut self.connection, attempts).await
+        let done = decide::record_attempts(&mut self.connection, attempts).await;
+        self.after(done)
     }
 
     async fn keep_chunks(&mut self, sealed: Vec<SealedChunk>) -> StoreResult<()> {
@@ -76,7 +88,8 @@ impl Hand for SqliteHand {
     }
 
     async fn forget_journal(&mut self, last: JournalPosition, rows: i64) -> StoreResult<bool> {
-        flush::forget_journal(&mut self.connection, last, rows).await
+        let done = flush::forget_journal(&mut self.connection, last, rows).await;
+        self.after(done)
     }
 
     async fn forget_node(&mut self, node: NodeId) -> StoreResult<()> {
@@ -84,7 +97,8 @@ impl Hand for SqliteHand {
     }
 
     async fn drop_some(&mut self, old: Old, rows: i64) -> StoreResult<Slice> {
-        retain::drop_some(&mut self.connection, old, rows).await
+        let done = retain::drop_some(&mut self.connection, old, rows).await;
+        self.after(done)
     }
 
     #[cfg(test)]

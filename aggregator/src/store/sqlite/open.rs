@@ -11,6 +11,7 @@ use sqlx::sqlite::{
     SqlitePoolOptions, SqliteSynchronous,
 };
 
+use super::folding::WRITER_FOLDS_PAGES;
 use crate::store::migrate::migrate;
 use crate::store::{StoreError, StoreResult};
 
@@ -112,6 +113,7 @@ pub(super) fn write_options(path: &Path) -> SqliteConnectOptions {
         // What is written is not read again soon: a larger one would only keep the journal in memory twice.
         .pragma("cache_size", "-16384")
         .pragma("temp_store", "memory")
+        .pragma("wal_autocheckpoint", WRITER_FOLDS_PAGES)
         .pragma("journal_size_limit", "67108864")
 }
 

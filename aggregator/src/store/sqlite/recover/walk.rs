@@ -208,9 +208,12 @@ impl Walk<'_> {
                 _ => joined.push((first, last)),
             }
         }
-        let name = |(first, last)| match first == last {
-            true => format!("row {first}"),
-            false => format!("whatever was in rows {first} to {last}"),
+        let name = |(first, last)| {
+            if first == last {
+                format!("row {first}")
+            } else {
+                format!("whatever was in rows {first} to {last}")
+            }
         };
         self.salvaged.lost.extend(joined.into_iter().map(name));
     }

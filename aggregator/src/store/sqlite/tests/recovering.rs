@@ -32,23 +32,25 @@ async fn filled() -> (PathBuf, TempDir) {
     (path(&dir), dir)
 }
 
-/// Overwrites the `n`th page of some kind of a table.
-async fn overwrite(database: &Path, table: &str, kind: &str, n: i64) {
+/// Overwrites some pages, each the `n`th of some kind of a table.
+async fn overwrite(database: &Path, pages: &[(&str, &str, i64)]) {
     let options = SqliteConnectOptions::new().filename(database);
     let mut db = options.connect().await.unwrap();
-    let page: i64 = sqlx::query_scalar(
-        "SELECT pageno FROM dbstat WHERE name = $1 AND pagetype = $2 ORDER BY pageno LIMIT 1 OFFSET $3",
-    )
-    .bind(table)
-    .bind(kind)
-    .bind(n)
-    .fetch_one(&mut db)
-    .await
-    .unwrap();
-    sqlx::Connection::close(db).await.unwrap();
     let mut bytes = std::fs::read(database).unwrap();
-    let start = (page as usize - 1) * 4096;
-    bytes[start..start + 4096].fill(0xff);
+    for (table, kind, n) in pages {
+        let page: i64 = sqlx::query_scalar(
+            "SELECT pageno FROM dbstat WHERE name = $1 AND pagetype = $2 ORDER BY pageno LIMIT 1 OFFSET $3",
+        )
+        .bind(*table)
+        .bind(*kind)
+        .bind(n)
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+        let start = (page as usize - 1) * 4096;
+        bytes[start..start + 4096].fill(0xff);
+    }
+    sqlx::Connection::close(db).await.unwrap();
     std::fs::write(database, bytes).unwrap();
 }
 
@@ -97,9 +99,12 @@ async fn a_sound_database_is_recovered_as_a_whole() {
 async fn all_but_the_damaged_rows_are_recovered_and_those_are_named() {
     let (database, dir) = filled().await;
     meddle(&database, "UPDATE chunk SET blob = x'0102' WHERE id = 7").await;
-    overwrite(&database, "journal", "overflow", 3).await;
-    overwrite(&database, "rollup", "leaf", 1).await;
-    overwrite(&database, "cord", "leaf", 0).await;
+    let pages = [
+        ("journal", "overflow", 3),
+        ("rollup", "leaf", 1),
+        ("cord", "leaf", 0),
+    ];
+    overwrite(&database, &pages).await;
     let told = refusal(&database).await;
     assert!(told.contains("entrenar recover"), "{told}");
     let before = std::fs::read(&database).unwrap();
