@@ -17,7 +17,7 @@ async fn filled() -> (PathBuf, TempDir) {
             journal: vec![JournalEntry::Hello {
                 received_at: Timestamp(n),
                 stream: entrenar::report::StreamId([n as u8; 16]),
-                bytes: (0..3000u32)
+                bytes: (0..9000u32)
                     .map(|i| (i.wrapping_mul(i).wrapping_mul(2_654_435_761) >> 9) as u8)
                     .collect(),
             }],
