@@ -105,8 +105,6 @@ async fn all_but_the_damaged_rows_are_recovered_and_those_are_named() {
         ("cord", "leaf", 0),
     ];
     overwrite(&database, &pages).await;
-    let told = refusal(&database).await;
-    assert!(told.contains("entrenar recover"), "{told}");
     let before = std::fs::read(&database).unwrap();
     let out = dir.path().join("new.db");
     let salvaged = recover(&database, &out).await.unwrap();
@@ -115,6 +113,9 @@ async fn all_but_the_damaged_rows_are_recovered_and_those_are_named() {
         "it was changed"
     );
 
+    let told = refusal(&database).await;
+    assert!(told.contains("entrenar recover"), "{told}");
+
     let (n_chunks, lost) = of(&salvaged, "chunk");
     assert_eq!(n_chunks, 99);
     assert_eq!(lost.len(), 1, "{lost:?}");
@@ -122,7 +123,7 @@ async fn all_but_the_damaged_rows_are_recovered_and_those_are_named() {
     let (n_rows, lost) = of(&salvaged, "journal");
     assert_eq!((n_rows, lost.len()), (39, 1), "{lost:?}");
     let (n_sums, lost) = of(&salvaged, "rollup");
-    assert!((150..200).contains(&n_sums), "{n_sums}");
+    assert!((100..200).contains(&n_sums), "{n_sums}");
     assert!(lost[0].starts_with("whatever was in rows "), "{lost:?}");
     let (n_cords, lost) = of(&salvaged, "cord");
     assert_eq!((n_cords, lost.len()), (0, 1));
