@@ -114,8 +114,8 @@ pub fn run() -> Result<()> {
         "The same past of {} and of {}, which ended {} h ago. Ours: agents that were away deliver their spools, a tick a \
          record; when all is durable and late stretches are sealed the aggregator is stopped and started again; {} s later \
          its journal is forgotten but for the last minutes, in which there is no sample, and free pages were given back; \
-         then it is stopped and its folder measured in full. Of that, the file of the write-ahead log and free pages do \
-         not grow with history: SQLite uses both again. Prometheus: remote write in the order of time, then a snapshot by \
+         then it is stopped, the write-ahead log is folded into the file by a checkpoint, and the folder is measured in \
+         full. Of that, free pages do not grow with history: SQLite uses them again. Prometheus: remote write in the order of time, then a snapshot by \
          its admin API (the head becomes a block): chunks, index and all else of the blocks. VictoriaMetrics: remote write, \
          `/internal/force_merge`, data and indexdb. Every count was checked at its end: rows of sealed chunks, or \
          `count_over_time` of every metric.",
@@ -128,13 +128,13 @@ pub fn run() -> Result<()> {
     section.say("Ours, B/sample:");
     let head = [
         "",
-        "folder in full",
+        "folder as it was left",
+        "with its log folded in",
         "chunks",
         "rollups",
         "journal",
         "all other pages",
         "free pages",
-        "file of the write-ahead log",
     ];
     let rows: Vec<_> = ours.iter().map(Ours::row).collect();
     section.table(head, &rows);
@@ -175,10 +175,7 @@ fn goals(ours: &[Ours], peers: &[Theirs]) -> Vec<Goal> {
         };
         let found = &our.found;
         goals.push(on_disk("all but rollups", found.all_but_rollups()));
-        goals.push(on_disk(
-            "without what does not grow with history",
-            found.lasting(),
-        ));
+        goals.push(on_disk("without free pages", found.lasting()));
         goals.push(Goal {
             work: "… rollups, of that".into(),
             unit: "%",
@@ -232,25 +229,25 @@ impl Ours {
         let found = &self.found;
         let known = found.chunk_bytes + found.journal_bytes;
         let columns = [
+            found.left_bytes,
             found.files_bytes,
             found.chunk_bytes,
             found.rollup_bytes,
             found.journal_bytes,
             found.lasting() - known,
             found.free_bytes,
-            found.wal_bytes,
         ];
-        let [folder, chunks, rollups, journal, other, free, wal] =
+        let [left, folder, chunks, rollups, journal, other, free] =
             columns.map(|bytes| number(self.bytes(bytes)));
         [
             self.passage.name.clone(),
+            left,
             folder,
             chunks,
             rollups,
             journal,
             other,
             free,
-            wal,
         ]
     }
 }

@@ -32,10 +32,10 @@ pub fn size(dir: &Path) -> Result<u64> {
 /// What a database of ours consists of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Database {
-    /// The folder in full: the file, its write-ahead log, everything.
+    /// The folder in full as it was left, with the write-ahead log.
+    pub left_bytes: u64,
+    /// The same once the write-ahead log is folded into the file.
     pub files_bytes: u64,
-    /// Of it the file of the write-ahead log, which is used again and again.
-    pub wal_bytes: u64,
     /// Pages of summaries by minute and hour, with their index.
     pub rollup_bytes: u64,
     /// Pages of sealed chunks, with their index.
@@ -54,35 +54,42 @@ impl Database {
         self.files_bytes.saturating_sub(self.rollup_bytes)
     }
 
-    /// The same without what is used again, and does not grow with history.
+    /// The same without free pages, which do not grow with history.
     pub fn lasting(&self) -> u64 {
-        let used_again = self.free_bytes + self.wal_bytes;
-        self.all_but_rollups().saturating_sub(used_again)
+        self.all_but_rollups().saturating_sub(self.free_bytes)
     }
 }
 
-/// Looks into the database of an aggregator's data folder, which may run.
+/// Looks into the database of an aggregator's data folder, which has ended, and folds its write-ahead log in.
 pub fn inspect(dir: &Path) -> Result<Database> {
-    // Before the database is opened, which makes a log where there is none.
-    let files_bytes = size(dir)?;
-    let is_log = |file: &Path| {
-        file.file_name()
-            .is_some_and(|name| name == "entrenar.db-wal")
-    };
-    let wal_bytes = size_where(dir, is_log)?;
+    let left_bytes = size(dir)?;
+    let file = dir.join("entrenar.db");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let found = runtime.block_on(look(&dir.join("entrenar.db")))?;
+    let found = runtime.block_on(async {
+        fold(&file).await?;
+        look(&file).await
+    })?;
     Ok(Database {
-        files_bytes,
-        wal_bytes,
+        left_bytes,
+        files_bytes: size(dir)?,
         ..found
     })
 }
 
+/// What the last connection does that closes a database.
+async fn fold(file: &Path) -> Result<()> {
+    let mut db =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await?;
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut db)
+        .await?;
+    Ok(db.close().await?)
+}
+
 async fn look(file: &Path) -> Result<Database> {
-    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let options = SqliteConnectOptions::new().filename(file);
     let mut db = SqliteConnection::connect_with(&options).await?;
     let pages_of = "SELECT coalesce(sum(pgsize), 0) FROM dbstat
         WHERE aggregate = 1 AND name IN (SELECT name FROM sqlite_schema WHERE tbl_name = $1)";
