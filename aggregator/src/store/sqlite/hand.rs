@@ -1,6 +1,5 @@
 //! The connection that writes.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -10,6 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::watch;
 
 use super::flush::{self, Memory};
+use super::open::Lock;
 use super::{decide, retain};
 use crate::incident::Decision;
 use crate::store::retain::{Old, Slice};
@@ -19,7 +19,7 @@ use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreResult};
 pub(super) struct SqliteHand {
     connection: SqliteConnection,
     /// Held as long as the connection.
-    _lock: File,
+    _lock: Lock,
     memory: Memory,
     /// Changes with every write.
     written: watch::Sender<u64>,
@@ -28,7 +28,7 @@ pub(super) struct SqliteHand {
 impl SqliteHand {
     pub(super) fn new(
         connection: SqliteConnection,
-        lock: File,
+        lock: Lock,
         n_chunks_lost: Arc<AtomicU64>,
     ) -> Self {
         Self {

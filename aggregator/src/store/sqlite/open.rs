@@ -63,7 +63,7 @@ pub(super) struct Opened {
     pub(super) writer: SqliteConnection,
     pub(super) readers: SqlitePool,
     /// Locked until it is dropped.
-    pub(super) lock: File,
+    pub(super) lock: Lock,
 }
 
 pub(super) async fn open(path: &Path) -> StoreResult<Opened> {
@@ -130,15 +130,26 @@ pub(super) fn read_options(path: &Path) -> SqliteConnectOptions {
         .pragma("temp_store", "memory")
 }
 
+/// The file beside the database that says that it is in use.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Aloud: a process that is just being started beside has a copy of the handle, and closing ours would not free it.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes the file beside the database that says that it is in use.
-pub(super) fn lock(path: &Path) -> StoreResult<File> {
+pub(super) fn lock(path: &Path) -> StoreResult<Lock> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| at(folder, &error))?;
     }
     let beside = lock_path(path);
     let file = File::create(&beside).map_err(|error| at(&beside, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
             "another aggregator has {} open: stop it, or choose another --data-dir",
             path.display()
