@@ -54,6 +54,11 @@ pub fn run() -> Result<()> {
         u64::from(AGENTS) * 8 * HOUR.as_secs() / 1_000_000
     ));
     section.table(["question", "CPU", "wall", "answer"], &present()?);
+    section.say(
+        "An hour of the fleet is read from its sums by the minute. They lie GPU by GPU, all metrics of a stretch in one row of \
+         2 KB: six rows to find, to copy and to inflate for each GPU. Less is possible only where the sums of one metric of many \
+         GPUs lie together.",
+    );
     section.say(format!(
         "**{} GPUs at 1 Hz with {} h of stored history.**",
         NODES * 8,
