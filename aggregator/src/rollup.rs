@@ -4,7 +4,9 @@
 //! part of its minute or hour: parts are joined by whoever reads them, as [`Bucket::then`] does.
 
 mod bytes;
+pub mod sheet;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::metric::{Kind, MetricId};
@@ -13,7 +15,8 @@ use entrenar::unit::Timestamp;
 use crate::chunk::{self, ChunkError, Columns, Profile, stretch};
 use crate::query::bucket::{Bucket, gain};
 
-pub use self::bytes::{decode, encode, profile_of};
+pub use self::bytes::{Opened, decode, encode, profile_of};
+use self::sheet::Sheets;
 
 /// Lengths of a bucket, ascending.
 pub const STEPS: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(1)];
@@ -51,6 +54,38 @@ pub struct Rollup {
     extents: Vec<Extent>,
     /// By id; a place for each bucket.
     pub metrics: Vec<(MetricId, Vec<Option<Bucket>>)>,
+}
+
+/// What a stretch comes to, as it rests in a store.
+#[derive(Clone, Debug)]
+pub enum Sums {
+    /// In a row of its own, all metrics; with what is wrong with it.
+    Alone(Result<Opened, ChunkError>),
+    /// Beside those of other stretches, at a place among them.
+    Together(Arc<Sheets>, usize),
+}
+
+impl Sums {
+    /// From a row of its own.
+    pub fn alone(blob: &[u8]) -> Self {
+        Self::Alone(Opened::new(blob))
+    }
+
+    /// One metric's buckets, ascending; none if there is nothing of it.
+    pub fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
+        match self {
+            Self::Alone(opened) => opened.as_ref().map_err(|error| *error)?.metric(metric),
+            Self::Together(sheets, place) => sheets.buckets(*place, metric),
+        }
+    }
+
+    /// How the samples were rounded before they were summed up.
+    pub fn profile(&self) -> Result<Profile, ChunkError> {
+        match self {
+            Self::Alone(opened) => Ok(opened.as_ref().map_err(|error| *error)?.profile()),
+            Self::Together(sheets, place) => Ok(sheets.lines()[*place].profile),
+        }
+    }
 }
 
 /// The samples of a bucket, whatever they have.

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::access::{Access, Protection, may_listen};
 use crate::andon::RuleBook;
@@ -342,6 +342,12 @@ async fn retain(
             hours_before: now - config.retention_1h,
             incidents_before: now - KEEP_INCIDENTS,
         };
+        // First, so that what goes is dropped with what it lies together with.
+        match store.compact(now).await {
+            Ok(0) => {}
+            Ok(n_rows) => debug!(n_rows, "laid sums together"),
+            Err(error) => warn!(%error, "could not lay sums together"),
+        }
         match store.retain(retention).await {
             Ok(0) => {}
             Ok(n_dropped) => info!(n_dropped, "dropped what is older than the retention"),

@@ -70,7 +70,7 @@ pub fn run() -> Result<()> {
 
 fn present() -> Result<Vec<[String; 4]>> {
     let dir = tempfile::tempdir_in(".")?;
-    fill(&dir.path().join("entrenar.db"), AGENTS, HOUR)?;
+    fill(&dir.path().join("entrenar.db"), AGENTS, HOUR * 2)?;
     let server = Server::start(aggregator(dir.path().into())?)?;
     let load = Generator::start(&plan(&server, AGENTS, NODES, 120)?)?;
     sleep(WARM_UP);
@@ -91,8 +91,12 @@ fn present() -> Result<Vec<[String; 4]>> {
     ];
     let over_an_hour = [
         (
-            "mean of the fleet over the hour",
+            "mean of the fleet over the last hour",
             query("power_watts&agg=mean&fn=mean&window=1h"),
+        ),
+        (
+            "mean of the fleet over an hour",
+            query("power_watts&agg=mean&fn=mean&window=1h&at=-45m"),
         ),
         (
             "mean of the fleet, the hour by minute",
@@ -222,6 +226,8 @@ fn fill(database: &Path, agents: u32, history: Duration) -> Result<String> {
                 store.commit(flush).await?;
             }
         }
+        // As the aggregator's own maintenance would have done by now.
+        store.compact(end).await?;
         store.close().await;
         Ok(reported(&nodes[0].gpus[0].uuid, 0).to_string())
     })

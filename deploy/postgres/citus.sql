@@ -9,6 +9,10 @@ SELECT create_distributed_table('chunk', 'node_id');
 SELECT create_distributed_table('rollup_1m', 'node_id', colocate_with => 'chunk');
 SELECT create_distributed_table('rollup_1h', 'node_id', colocate_with => 'chunk');
 
+-- The same of 128 GPUs together, of many nodes: by their own key.
+SELECT create_distributed_table('rollup_sheet_1m', 'cohort', colocate_with => 'none');
+SELECT create_distributed_table('rollup_sheet_1h', 'cohort', colocate_with => 'rollup_sheet_1m');
+
 -- Who held which GPU when.
 SELECT create_distributed_table('holder_change', 'node_id', colocate_with => 'chunk');
 

@@ -32,6 +32,8 @@ pub struct Grid {
     aggregate: Aggregate,
     n_steps: usize,
     n_gpus: u64,
+    /// Of the GPU that is being read, among those that were asked about.
+    place: usize,
     places: HashMap<Option<String>, usize>,
     groups: Vec<Group>,
     latest: Option<usize>,
@@ -43,6 +45,8 @@ struct Group {
     tallies: Vec<Tally>,
     n_gpus: u64,
     latest_gpu: u64,
+    /// Of the first of its GPUs.
+    place: usize,
 }
 
 impl Grid {
@@ -52,6 +56,7 @@ impl Grid {
             aggregate,
             n_steps,
             n_gpus: 0,
+            place: 0,
             places: HashMap::new(),
             groups: Vec::new(),
             latest: None,
@@ -68,9 +73,11 @@ impl Grid {
         self.groups.is_empty()
     }
 
-    /// What is taken from here on is another GPU's.
-    pub const fn next_gpu(&mut self) {
+    /// What is taken from here on is another GPU's. `place`: of it among those that were asked about; groups are told in
+    /// that order, in whatever order GPUs are read.
+    pub const fn next_gpu(&mut self, place: usize) {
         self.n_gpus += 1;
+        self.place = place;
     }
 
     /// A group of its own; its place.
@@ -80,6 +87,7 @@ impl Grid {
             tallies: vec![Tally::default(); self.n_steps],
             n_gpus: 0,
             latest_gpu: 0,
+            place: self.place,
         });
         self.groups.len() - 1
     }
@@ -111,12 +119,14 @@ impl Grid {
         if group.latest_gpu != self.n_gpus {
             group.latest_gpu = self.n_gpus;
             group.n_gpus += 1;
+            group.place = group.place.min(self.place);
         }
     }
 
-    /// The groups, in the order in which they were first seen.
-    pub fn finish(self) -> Vec<Band> {
+    /// The groups, in the order of their first GPUs.
+    pub fn finish(mut self) -> Vec<Band> {
         let aggregate = self.aggregate;
+        self.groups.sort_by_key(|group| group.place);
         let result = |mut tally: Tally| tally.result(aggregate);
         let band = |group: Group| Band {
             name: group.name,
@@ -134,8 +144,13 @@ mod tests {
     #[test]
     fn each_step_of_a_group_is_made_of_the_gpus_that_spoke_in_it() {
         let mut grid = Grid::new(Aggregate::Sum, 3);
-        for (job, values) in [("a", [1.0, 2.0]), ("b", [5.0, 5.0]), ("a", [10.0, 20.0])] {
-            grid.next_gpu();
+        let gpus = [
+            (2, "b", [5.0, 5.0]),
+            (3, "a", [1.0, 2.0]),
+            (1, "a", [10.0, 20.0]),
+        ];
+        for (place, job, values) in gpus {
+            grid.next_gpu(place);
             let group = grid.shared(Some(job));
             for (step, value) in values.into_iter().enumerate() {
                 grid.take(group, step, value);

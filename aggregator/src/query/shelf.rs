@@ -54,6 +54,7 @@ impl Stored {
 pub(super) struct Shelf<'a> {
     store: &'a dyn Store,
     gpu: GpuUuid,
+    metrics: Arc<[MetricId]>,
     chunks: Mutex<Kept<Stored>>,
     rollups: Mutex<Kept<StoredRollup>>,
 }
@@ -62,10 +63,11 @@ type Kept<T> = VecDeque<(Key, Arc<Vec<T>>)>;
 
 impl<'a> Shelf<'a> {
     /// Nothing read yet.
-    pub(super) fn new(store: &'a dyn Store, gpu: GpuUuid) -> Self {
+    pub(super) fn new(store: &'a dyn Store, gpu: GpuUuid, metrics: Arc<[MetricId]>) -> Self {
         Self {
             store,
             gpu,
+            metrics,
             chunks: Mutex::default(),
             rollups: Mutex::default(),
         }
@@ -104,7 +106,9 @@ impl<'a> Shelf<'a> {
         if let Some(known) = find(&self.rollups, key) {
             return Ok(known);
         }
-        let found = self.store.rollups(&self.gpu, step, from, to).await?;
+        let gpu = std::slice::from_ref(&self.gpu);
+        let asked = self.store.rollups(gpu, &self.metrics, step, from, to);
+        let found = asked.await?.into_iter().flatten().collect();
         Ok(keep(&self.rollups, key, found))
     }
 }
@@ -113,13 +117,15 @@ impl<'a> Shelf<'a> {
 pub(super) async fn stocked<'a>(
     store: &'a dyn Store,
     gpus: &[GpuUuid],
+    metric: MetricId,
     page: Key,
 ) -> Result<Vec<Shelf<'a>>, QueryError> {
-    let shelves = gpus.iter().map(|gpu| Shelf::new(store, gpu.clone()));
-    let shelves: Vec<Shelf<'a>> = shelves.collect();
+    let metrics: Arc<[MetricId]> = [metric].into();
+    let shelf = |gpu: &GpuUuid| Shelf::new(store, gpu.clone(), Arc::clone(&metrics));
+    let shelves: Vec<Shelf<'a>> = gpus.iter().map(shelf).collect();
     let Key { from, to, step } = page;
     if let Some(step) = step {
-        let found = store.rollups_of(gpus, step, from, to).await?;
+        let found = store.rollups(gpus, &metrics, step, from, to).await?;
         for (shelf, of_gpu) in shelves.iter().zip(found) {
             keep(&shelf.rollups, page, of_gpu);
         }

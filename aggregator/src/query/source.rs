@@ -18,7 +18,7 @@ use super::shelf::{Key, Shelf, Stored, stocked};
 use super::step::Steps;
 use super::{Point, QueryError, Question};
 use crate::chunk::{ChunkError, Sample};
-use crate::rollup;
+use crate::rollup::{self, Sums};
 use crate::store::{Store, StoredRollup};
 
 /// The store is asked for this much history at a time: what is in memory at once, and how often a question can be given up.
@@ -56,7 +56,8 @@ impl<'a> Source<'a> {
     /// `head` is what the head answered to the same question, ascending, and it must have been asked *before* this is
     /// made: what is sealed in between is then seen twice, and not never.
     pub fn new(store: &'a dyn Store, question: Question, head: Vec<Point>) -> Self {
-        let shelf = Shelf::new(store, question.gpu.clone());
+        let metrics = [question.metric].into();
+        let shelf = Shelf::new(store, question.gpu.clone(), metrics);
         Self::of(Arc::new(shelf), question, head)
     }
 
@@ -177,16 +178,16 @@ impl<'a> Source<'a> {
                 && self.is_whole(stretch, step)
                 && !self.is_cut(stretch)
                 && !has_any(&recent, stretch);
-            if let Some(blob) = stretch.blob.as_ref().filter(|_| stands) {
-                sums.push(self.sums_of(stretch, blob, from, to, budget)?);
+            if let Some(stored) = stretch.sums.as_ref().filter(|_| stands) {
+                sums.push(self.sums_of(stretch, stored, from, to, budget)?);
                 continue;
             }
             let read = self.samples_of(stretch, from, to, budget).await?;
             if read.is_empty()
-                && let Some(blob) = &stretch.blob
+                && let Some(stored) = &stretch.sums
             {
                 // Its samples are older than what is kept of them.
-                sums.push(self.sums_of(stretch, blob, from, to, budget)?);
+                sums.push(self.sums_of(stretch, stored, from, to, budget)?);
             }
             points.extend(read);
         }
@@ -198,16 +199,16 @@ impl<'a> Source<'a> {
     fn sums_of(
         &self,
         stretch: &StoredRollup,
-        blob: &[u8],
+        sums: &Sums,
         from: Timestamp,
         to: Timestamp,
         budget: &mut Budget,
     ) -> Result<Vec<Bucket>, QueryError> {
-        let buckets = rollup::decode(blob, self.question.metric);
+        let buckets = sums.metric(self.question.metric);
         let mut buckets = buckets.map_err(|source| self.damaged(stretch.stretch, source))?;
         buckets.retain(|bucket| from <= bucket.began() && bucket.began() <= to);
         budget.read(buckets.len())?;
-        let profile = rollup::profile_of(blob);
+        let profile = sums.profile();
         budget.saw(profile.map_err(|source| self.damaged(stretch.stretch, source))?);
         Ok(buckets)
     }
@@ -294,7 +295,7 @@ pub fn side_by_side<'a>(
     (from, to): (Timestamp, Timestamp),
     recent: &[Sample],
 ) -> Vec<Source<'a>> {
-    let shelf = Arc::new(Shelf::new(store, gpu.clone()));
+    let shelf = Arc::new(Shelf::new(store, gpu.clone(), metrics.into()));
     let of_metric = |metric: &MetricId| {
         let question = Question {
             gpu: gpu.clone(),
@@ -309,16 +310,24 @@ pub fn side_by_side<'a>(
     metrics.iter().map(of_metric).collect()
 }
 
-/// GPUs of which a question reads at once where it asks about many.
+/// GPUs of which a question reads samples at once where it asks about many …
 const GPUS_AT_ONCE: u128 = 64;
 
 /// … and hours of history of them, together: some ten megabytes.
 const GPU_HOURS_AT_ONCE: u128 = 128;
 
-/// How many GPUs' history is read at once between two instants.
-pub fn n_at_once((from, to): (Timestamp, Timestamp)) -> usize {
+/// The same where sums may stand for samples.
+const SUMMED_GPUS_AT_ONCE: u128 = 1024;
+const SUMMED_GPU_HOURS_AT_ONCE: u128 = 1024;
+
+/// How many GPUs' history is read at once between two instants, in these steps.
+pub fn n_at_once((from, to): (Timestamp, Timestamp), steps: &Steps) -> usize {
     let hours = 1 + to.since(from).as_millis() / Duration::from_hours(1).as_millis();
-    (GPU_HOURS_AT_ONCE / hours).clamp(1, GPUS_AT_ONCE) as usize
+    let (gpus, gpu_hours) = match sums_of(steps) {
+        Some(_) => (SUMMED_GPUS_AT_ONCE, SUMMED_GPU_HOURS_AT_ONCE),
+        None => (GPUS_AT_ONCE, GPU_HOURS_AT_ONCE),
+    };
+    (gpu_hours / hours).clamp(1, gpus) as usize
 }
 
 /// One metric of some GPUs, to be folded into these steps: the first page of all of them is read at once. `recent` is what
@@ -346,7 +355,7 @@ pub async fn of_many<'a>(
         to: first.page_end(),
         step: first.step,
     };
-    let shelves = stocked(store, gpus, page).await?;
+    let shelves = stocked(store, gpus, metric, page).await?;
     let sources = gpus.iter().zip(shelves).zip(recent);
     let source = |((gpu, shelf), head)| Source::of(Arc::new(shelf), question(gpu), head);
     Ok(sources.map(source).collect())

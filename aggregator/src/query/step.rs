@@ -38,13 +38,20 @@ impl Steps {
     }
 
     /// One step: the window that ends with `end`, which is included. One of half an hour or more begins with the minute in
-    /// which it would, one of thirty hours or more with the hour: so most of it was summed up before.
+    /// which it would, one of thirty hours or more with the hour, and ends before a whole minute or hour rather than with its
+    /// first millisecond: so most of it was summed up before.
     pub fn window(end: Timestamp, length: Duration) -> Self {
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX).max(1);
-        let start = end.0.saturating_sub(length_ms).saturating_add(1);
         let is_short_beside = |whole: &&Duration| **whole * WHOLE_IN_WINDOW <= length;
         let whole = rollup::STEPS.iter().rev().find(is_short_beside);
-        let early_ms = whole.map_or(0, |whole| start.rem_euclid(whole.as_millis() as i64));
+        let over_whole_ms = |at: i64| whole.map(|whole| at.rem_euclid(whole.as_millis() as i64));
+        let last = if over_whole_ms(end.0) == Some(0) {
+            end.0.saturating_sub(1)
+        } else {
+            end.0
+        };
+        let start = last.saturating_sub(length_ms).saturating_add(1);
+        let early_ms = over_whole_ms(start).unwrap_or(0);
         Self {
             start: Timestamp(start.saturating_sub(early_ms)),
             length_ms: length_ms.saturating_add(early_ms),
@@ -151,6 +158,12 @@ mod tests {
             assert_eq!(window.to(), end);
             (end.0 + 1 - window.from().0) / 1000
         };
+        let end = Timestamp::from_secs(100 * 3600 + 120);
+        let whole = Steps::window(end, Duration::from_mins(60));
+        assert_eq!(
+            (whole.from().0, whole.to().0),
+            (end.0 - 3_600_000, end.0 - 1)
+        );
         assert_eq!(window(29), 29 * 60);
         assert_eq!(window(30), 30 * 60 + 5);
         assert_eq!(window(60), 3600 + 5);

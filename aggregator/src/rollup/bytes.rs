@@ -1,6 +1,7 @@
 //! The bytes of a rollup.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::time::Duration;
 
 use entrenar::metric::{Kind, MetricId};
@@ -16,7 +17,7 @@ use crate::query::bucket::Bucket;
 pub(super) const VERSION: u8 = 1;
 
 /// Buckets that one rollup may have: a stretch of three hours has 180 minutes, and a wrong number must not eat the memory.
-const MAX_BUCKETS: usize = 1 << 14;
+pub(super) const MAX_BUCKETS: usize = 1 << 14;
 
 /// Version, checksum, step in seconds, buckets, metrics, how the rest is written, and how long it is as it stands.
 const HEADER: usize = 1 + 4 + 4 + 2 + 1 + 1 + 4;
@@ -27,7 +28,7 @@ const LENGTH: usize = 13;
 const PACKED: u8 = 1;
 /// The samples were rounded to what sensors mean; else they are exact.
 const SENSOR: u8 = 2;
-const ZSTD_LEVEL: i32 = 3;
+pub(super) const ZSTD_LEVEL: i32 = 3;
 
 /// Metric, shape, length.
 const TABLE_ROW: usize = 2 + 1 + 2;
@@ -93,32 +94,106 @@ pub fn profile_of(blob: &[u8]) -> Result<Profile, ChunkError> {
 
 /// One metric's buckets, ascending; none if the rollup has none of it.
 pub fn decode(blob: &[u8], metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
-    let frame = Frame::parse(blob)?;
-    let payload = frame.payload()?;
-    let (table, mut rest) = payload
-        .split_at_checked(frame.n_metrics * TABLE_ROW)
-        .ok_or(ChunkError::Truncated)?;
-    let rows = || table.chunks_exact(TABLE_ROW);
-    let id_of = |row: &[u8]| u16::from_le_bytes([row[0], row[1]]);
-    let length_of = |row: &[u8]| usize::from(u16::from_le_bytes([row[3], row[4]]));
-    if !rows().is_sorted_by(|a, b| id_of(a) < id_of(b)) {
-        return Err(ChunkError::Malformed("metrics out of order"));
-    }
-    let spans = take_spans(&mut rest, frame.n_buckets, frame.step)?;
-    if rows().map(length_of).sum::<usize>() != rest.len() {
-        return Err(ChunkError::Malformed("bodies of another length"));
-    }
-    for row in rows() {
-        let (mut body, after) = rest
-            .split_at_checked(length_of(row))
+    Opened::new(blob)?.metric(metric)
+}
+
+/// A rollup that was unpacked: one of its metrics after the other is read without doing that again.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub(super) profile: Profile,
+    pub(super) n_buckets: usize,
+    step: Duration,
+    payload: Vec<u8>,
+    /// Where in it the buckets' extents are.
+    extents: Range<usize>,
+    /// Metric, shape, and where its body is; by metric.
+    bodies: Vec<(MetricId, u8, Range<usize>)>,
+}
+
+impl Opened {
+    /// Checks its checksum and unpacks it.
+    pub fn new(blob: &[u8]) -> Result<Self, ChunkError> {
+        let frame = Frame::parse(blob)?;
+        let payload = frame.payload()?;
+        let table_length = frame.n_metrics * TABLE_ROW;
+        let (table, mut rest) = payload
+            .split_at_checked(table_length)
             .ok_or(ChunkError::Truncated)?;
-        rest = after;
-        if id_of(row) == metric.0 {
-            let kind = kind_of(metric).ok_or(ChunkError::Malformed("unknown metric"))?;
-            return take_metric(&mut body, row[2], kind, &spans);
+        take_spans(&mut rest, frame.n_buckets, frame.step)?;
+        let mut begin = payload.len() - rest.len();
+        let extents = table_length..begin;
+        let mut bodies = Vec::with_capacity(frame.n_metrics);
+        for row in table.chunks_exact(TABLE_ROW) {
+            let length = usize::from(u16::from_le_bytes([row[3], row[4]]));
+            let metric = MetricId(u16::from_le_bytes([row[0], row[1]]));
+            bodies.push((metric, row[2], begin..begin + length));
+            begin += length;
         }
+        if !bodies.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(ChunkError::Malformed("metrics out of order"));
+        }
+        if begin != payload.len() {
+            return Err(ChunkError::Malformed("bodies of another length"));
+        }
+        Ok(Self {
+            profile: frame.profile,
+            n_buckets: frame.n_buckets,
+            step: frame.step,
+            payload: payload.into_owned(),
+            extents,
+            bodies,
+        })
     }
-    Ok(Vec::new())
+
+    /// How the samples were rounded before they were summed up.
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// One metric's buckets, ascending; none if the rollup has none of it.
+    pub fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
+        let found = self.bodies.binary_search_by_key(&metric, |body| body.0);
+        let Ok(place) = found else {
+            return Ok(Vec::new());
+        };
+        let (_, shape, body) = &self.bodies[place];
+        let body = &self.payload[body.clone()];
+        buckets(
+            self.extents(),
+            self.n_buckets,
+            self.step,
+            metric,
+            *shape,
+            body,
+        )
+    }
+
+    /// The bytes that say when its buckets are.
+    pub(super) fn extents(&self) -> &[u8] {
+        &self.payload[self.extents.clone()]
+    }
+
+    /// Metric, shape and body of each, by metric.
+    pub(super) fn bodies(&self) -> impl Iterator<Item = (MetricId, u8, &[u8])> {
+        let body = |(metric, shape, at): &(MetricId, u8, Range<usize>)| {
+            (*metric, *shape, &self.payload[at.clone()])
+        };
+        self.bodies.iter().map(body)
+    }
+}
+
+/// One metric's buckets, from when they are and what it did.
+pub(super) fn buckets(
+    mut extents: &[u8],
+    n_buckets: usize,
+    step: Duration,
+    metric: MetricId,
+    shape: u8,
+    mut body: &[u8],
+) -> Result<Vec<Bucket>, ChunkError> {
+    let kind = kind_of(metric).ok_or(ChunkError::Malformed("unknown metric"))?;
+    let spans = take_spans(&mut extents, n_buckets, step)?;
+    take_metric(&mut body, shape, kind, &spans)
 }
 
 /// When a bucket begins, and its samples.
@@ -381,10 +456,10 @@ fn take_counters(body: &mut &[u8], known: &[Extent], shape: u8) -> Result<Vec<Bu
     Ok(buckets)
 }
 
-const CUT_SHORT: ChunkError = ChunkError::Malformed("rollup cut short");
+pub(super) const CUT_SHORT: ChunkError = ChunkError::Malformed("rollup cut short");
 const OUT_OF_RANGE: ChunkError = ChunkError::Malformed("a sum that no samples come to");
 
-fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
+pub(super) fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
     varint::take(bytes).ok_or(CUT_SHORT)
 }
 

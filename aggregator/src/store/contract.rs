@@ -15,6 +15,7 @@ use crate::andon::{Kind, Resolution, Severity};
 use crate::chunk::{self, stretch};
 use crate::incident::testing::incident;
 use crate::incident::{Notice, NoticeEvent, State};
+use crate::query::bucket::Bucket;
 use crate::rollup;
 
 /// Makes a test of each clause, for a store that `$fresh` gives with whatever must live as long.
@@ -29,6 +30,7 @@ macro_rules! contract {
             a_chunk_that_cannot_be_summed_up_holds_up_nobody
             a_stretch_in_which_a_longer_one_begins_is_summed_up_by_every_step
             chunks_are_found_by_gpu_and_overlap_oldest_first
+            sums_that_are_laid_together_come_to_the_same
             a_snapshot_stands_at_the_journal_row_of_its_own_flush
             deciding_twice_is_harmless_and_old_news_are_ignored
             a_cord_has_one_open_incident_and_a_refused_decision_leaves_no_trace

@@ -7,6 +7,7 @@ use entrenar::unit::Timestamp;
 
 use super::{SealedChunk, StoredRollup};
 use crate::chunk::stretch;
+use crate::rollup::Sums;
 
 /// A row of `chunk` without its GPU: stretch, length, first and last sample, number of samples, blob.
 pub(super) type ChunkRow = (i64, i64, i64, i64, i64, Vec<u8>);
@@ -15,7 +16,7 @@ pub(super) type ChunkRow = (i64, i64, i64, i64, i64, Vec<u8>);
 /// length say: these are all starts that overlap a range, for all lengths that it ever had, ascending.
 pub(super) fn possible_starts(
     gpu: &GpuUuid,
-    lengths: Vec<i64>,
+    lengths: impl IntoIterator<Item = i64>,
     first: Timestamp,
     last: Timestamp,
 ) -> Vec<i64> {
@@ -50,13 +51,14 @@ pub(super) fn chunk(gpu: &GpuUuid, row: ChunkRow) -> SealedChunk {
 /// Stretch, first and last sample, and the sums where they are stored.
 pub(super) type RollupRow = (i64, i64, i64, Option<Vec<u8>>);
 
-/// Rows as summed-up stretches.
-pub(super) fn rollups(rows: Vec<RollupRow>) -> Vec<StoredRollup> {
-    let rollup = |(stretch, from, to, blob): RollupRow| StoredRollup {
+/// A row as a summed-up stretch. A chunk that could not be summed up has empty sums.
+pub(super) fn rollup((stretch, from, to, blob): RollupRow) -> StoredRollup {
+    StoredRollup {
         stretch: Timestamp(stretch),
         from: Timestamp(from),
         to: Timestamp(to),
-        blob,
-    };
-    rows.into_iter().map(rollup).collect()
+        sums: blob
+            .filter(|blob| !blob.is_empty())
+            .map(|blob| Sums::alone(&blob)),
+    }
 }

@@ -7,11 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::metric::MetricId;
 use entrenar::report::{HolderChange, StreamId};
 use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::history::rollup;
 use super::merge::{length_of_both, sums};
 use super::{
     Attempt, Durable, Flush, IncidentFilter, JournalEntry, JournalPosition, JournalRow, Recovered,
@@ -43,7 +45,7 @@ struct Kept {
     newest: JournalPosition,
     journal: BTreeMap<JournalPosition, Vec<JournalEntry>>,
     chunks: BTreeMap<(GpuUuid, Timestamp), SealedChunk>,
-    rollups: BTreeMap<(Duration, GpuUuid, Timestamp), StoredRollup>,
+    rollups: BTreeMap<(Duration, GpuUuid, Timestamp), KeptSums>,
     streams: BTreeMap<StreamId, StreamMark>,
     holders: BTreeMap<(GpuUuid, Timestamp), HolderChange>,
     snapshot: Option<Snapshot>,
@@ -111,16 +113,19 @@ impl MemoryStore {
     }
 }
 
+/// Of a stretch: first and last sample, and the sums.
+#[derive(Debug)]
+struct KeptSums {
+    from: Timestamp,
+    to: Timestamp,
+    blob: Vec<u8>,
+}
+
 /// What a chunk comes to, by step.
-fn sum_up(chunk: &SealedChunk) -> Vec<(Duration, StoredRollup)> {
+fn sum_up(chunk: &SealedChunk) -> Vec<(Duration, KeptSums)> {
     let stored = |(step, blob)| {
-        let stored = StoredRollup {
-            stretch: chunk.stretch,
-            from: chunk.from,
-            to: chunk.to,
-            blob: Some(blob),
-        };
-        (step, stored)
+        let (from, to) = (chunk.from, chunk.to);
+        (step, KeptSums { from, to, blob })
     };
     let sums = sums(&chunk.blob, chunk.length_ms);
     sums.into_iter().map(stored).collect()
@@ -177,6 +182,28 @@ impl Kept {
         self.rollups
             .extend(sums.into_iter().map(|(step, stored)| (place(step), stored)));
         Ok(())
+    }
+
+    /// Of one GPU, oldest first.
+    fn rollups(
+        &self,
+        gpu: &GpuUuid,
+        step: Duration,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Vec<StoredRollup> {
+        let all = self.rollups.iter();
+        let summed = all.filter(|((kept_step, of, _), _)| *kept_step == step && of == gpu);
+        let stored = |((_, _, stretch), kept): (&(_, _, Timestamp), &KeptSums)| {
+            rollup((stretch.0, kept.from.0, kept.to.0, Some(kept.blob.clone())))
+        };
+        let mut found: Vec<StoredRollup> = summed.map(stored).collect();
+        let known: Vec<Timestamp> = found.iter().map(|stored| stored.stretch).collect();
+        let of_gpu = self.chunks.values().filter(|chunk| chunk.gpu == *gpu);
+        let rest = of_gpu.filter(|chunk| !known.contains(&chunk.stretch));
+        found.extend(rest.map(|c| rollup((c.stretch.0, c.from.0, c.to.0, None))));
+        found.retain(|stored| stored.from <= to && from <= stored.to);
+        found.sort_by_key(|stored| stored.from);
+        found
     }
 
     fn decide(&mut self, decision: Decision) -> StoreResult<()> {
@@ -357,29 +384,17 @@ impl Store for MemoryStore {
         })
     }
 
-    fn rollups(
-        &self,
-        gpu: &GpuUuid,
+    fn rollups<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        _metrics: &'a [MetricId],
         step: Duration,
         from: Timestamp,
         to: Timestamp,
-    ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
+    ) -> BoxFuture<'a, StoreResult<Vec<Vec<StoredRollup>>>> {
         self.read(|kept| {
-            let of_gpu = kept.rollups.iter();
-            let summed = of_gpu.filter(|((kept_step, of, _), _)| *kept_step == step && of == gpu);
-            let mut found: Vec<StoredRollup> = summed.map(|(_, stored)| stored.clone()).collect();
-            let known: Vec<Timestamp> = found.iter().map(|stored| stored.stretch).collect();
-            let of_gpu = kept.chunks.values().filter(|chunk| chunk.gpu == *gpu);
-            let rest = of_gpu.filter(|chunk| !known.contains(&chunk.stretch));
-            found.extend(rest.map(|chunk| StoredRollup {
-                stretch: chunk.stretch,
-                from: chunk.from,
-                to: chunk.to,
-                blob: None,
-            }));
-            found.retain(|stored| stored.from <= to && from <= stored.to);
-            found.sort_by_key(|stored| stored.from);
-            found
+            let of_gpu = |gpu| kept.rollups(gpu, step, (from, to));
+            gpus.iter().map(of_gpu).collect()
         })
     }
 

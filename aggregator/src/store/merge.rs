@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::SealedChunk;
+use crate::chunk::stretch::TICKS;
 use crate::{chunk, rollup};
 
 /// What becomes of the blob that is stored.
@@ -40,12 +41,13 @@ pub(super) fn length_of_both(one_ms: u32, other_ms: u32) -> u32 {
     one_ms.min(other_ms)
 }
 
-/// What a chunk comes to, by step. One that cannot be read comes to nothing and is kept as it is: it must not keep the
-/// fleet from being committed, and whoever reads it is told.
+/// What a chunk comes to, by step. One that cannot be read comes to nothing, told by empty sums, and is kept as it is: it
+/// must not keep the fleet from being committed, and whoever reads it is told.
 pub(super) fn sums(blob: &[u8], length_ms: u32) -> Vec<(Duration, Vec<u8>)> {
     let length = Duration::from_millis(length_ms.into());
     rollup::of_chunk(blob, length).unwrap_or_else(|error| {
         warn!(%error, "could not sum up a chunk");
-        Vec::new()
+        let steps = rollup::steps_for(length / TICKS);
+        steps.map(|step| (step, Vec::new())).collect()
     })
 }

@@ -7,6 +7,7 @@
 
 mod address;
 mod chunks;
+mod compact;
 mod dialect;
 pub(super) mod error;
 mod flush;
@@ -15,6 +16,7 @@ mod history;
 mod partition;
 mod place;
 mod session;
+mod sheets;
 mod space;
 mod sums;
 mod transaction;
@@ -45,6 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::metric::MetricId;
 use entrenar::report::HolderChange;
 use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
@@ -54,6 +57,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::address::Address;
 use self::hand::PostgresHand;
 use self::partition::{CHUNKS, SUMS};
+use super::sums::Asked;
 use super::writer::Writer;
 use super::{
     Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, Recovered,
@@ -120,6 +124,7 @@ impl PostgresStore {
         for sums in SUMS {
             let before = retention.before(sums.step);
             partition::drop_old(&self.readers, &sums.table, before).await?;
+            partition::drop_old(&self.readers, &sums.sheets, before).await?;
         }
         let rest = self.writer.drop_old(&retention).await?;
         Ok(chunks + rest)
@@ -156,15 +161,26 @@ impl Store for PostgresStore {
         Box::pin(history::chunks(&self.readers, gpu.clone(), from, to))
     }
 
-    fn rollups(
-        &self,
-        gpu: &GpuUuid,
+    fn rollups<'a>(
+        &'a self,
+        gpus: &'a [GpuUuid],
+        metrics: &'a [MetricId],
         step: Duration,
         from: Timestamp,
         to: Timestamp,
-    ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
-        let gpu = gpu.clone();
-        Box::pin(history::rollups(&self.readers, gpu, step, from, to))
+    ) -> BoxFuture<'a, StoreResult<Vec<Vec<StoredRollup>>>> {
+        let asked = Asked {
+            gpus,
+            metrics,
+            step,
+            from,
+            to,
+        };
+        Box::pin(history::rollups(&self.readers, asked))
+    }
+
+    fn cohorts<'a>(&'a self, gpus: &'a [GpuUuid]) -> BoxFuture<'a, StoreResult<Vec<i64>>> {
+        Box::pin(history::cohorts(&self.readers, gpus))
     }
 
     fn holders<'a>(
@@ -206,6 +222,10 @@ impl Store for PostgresStore {
 
     fn retain(&self, retention: Retention) -> BoxFuture<'_, StoreResult<u64>> {
         Box::pin(self.drop_old(retention))
+    }
+
+    fn compact(&self, now: Timestamp) -> BoxFuture<'_, StoreResult<u64>> {
+        Box::pin(compact::all(&self.readers, &self.writer, now))
     }
 
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {

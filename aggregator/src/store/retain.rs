@@ -5,7 +5,7 @@ use std::time::Duration;
 use entrenar::unit::Timestamp;
 
 use super::Retention;
-use crate::rollup;
+use crate::rollup::{self, sheet};
 
 /// What a slice of maintenance is cut to: a quarter of the 20 ms that the writer may be held, because the next one may hold
 /// longer rows.
@@ -27,6 +27,8 @@ pub(super) enum Old {
     Chunks(Timestamp, Place),
     /// Sums by this step.
     Rollups(Duration, Timestamp, Place),
+    /// The same, laid together; of stretches that began before.
+    Sheets(Duration, Timestamp),
     Incidents(Timestamp),
     Notices(Timestamp),
     /// Changes of GPUs after this number.
@@ -47,6 +49,11 @@ impl Old {
         // To whom a sample belonged is known for as long as anything is kept of it.
         let holders_before = chunks_before.min(minutes_before).min(hours_before);
         let rollups = rollup::STEPS.map(|step| Self::Rollups(step, retention.before(step), BEGIN));
+        let sheets = rollup::STEPS.map(|step| {
+            // What began so long before is over.
+            let began_before = retention.before(step) - sheet::window(step) - sheet::longest(step);
+            Self::Sheets(step, began_before)
+        });
         let rest = [
             Self::Chunks(chunks_before, BEGIN),
             Self::Incidents(incidents_before),
@@ -55,7 +62,7 @@ impl Old {
             Self::Cords(incidents_before),
             Self::Space,
         ];
-        rollups.into_iter().chain(rest).collect()
+        rollups.into_iter().chain(sheets).chain(rest).collect()
     }
 
     /// A word for it, beside those of other work.
@@ -63,6 +70,7 @@ impl Old {
         match self {
             Self::Chunks(..) => "drop chunks",
             Self::Rollups(..) => "drop rollups",
+            Self::Sheets(..) => "drop sheets",
             Self::Incidents(_) => "drop incidents",
             Self::Notices(_) => "drop notices",
             Self::Holders(..) => "drop holders",

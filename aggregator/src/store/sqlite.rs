@@ -5,7 +5,9 @@
 //! the database is locked for as long as it is open, so that two aggregators never share one.
 
 mod backup;
+mod compact;
 mod dialect;
+mod directory;
 pub(super) mod error;
 mod flush;
 mod folding;
@@ -13,6 +15,7 @@ mod hand;
 mod history;
 mod open;
 mod recover;
+mod sheets;
 mod space;
 mod transaction;
 
@@ -34,13 +37,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::metric::MetricId;
 use entrenar::report::HolderChange;
 use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
 use sqlx::SqlitePool;
 
+use self::directory::Directory;
 use self::folding::Folding;
 use self::hand::SqliteHand;
+use super::sums::Asked;
 use super::writer::Writer;
 use super::{
     Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, Recovered,
@@ -55,6 +61,7 @@ pub use self::recover::{Salvaged, recover};
 #[derive(Debug)]
 pub struct SqliteStore {
     readers: SqlitePool,
+    directory: Directory,
     writer: Writer,
     folding: Folding,
     n_chunks_lost: Arc<AtomicU64>,
@@ -71,6 +78,7 @@ impl SqliteStore {
         let folding = Folding::start(path, hand.written()).await?;
         Ok(Self {
             readers: opened.readers,
+            directory: Directory::new(hand.new_lengths()),
             writer: Writer::start(hand, newest),
             folding,
             n_chunks_lost,
@@ -126,21 +134,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'_, StoreResult<Vec<SealedChunk>>> {
         let gpu = gpu.clone();
         Box::pin(async move {
-            let found = history::chunks(&self.readers, &[gpu], from, to).await?;
-            Ok(found.into_iter().flatten().collect())
-        })
-    }
-
-    fn rollups(
-        &self,
-        gpu: &GpuUuid,
-        step: Duration,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> BoxFuture<'_, StoreResult<Vec<StoredRollup>>> {
-        let gpu = gpu.clone();
-        Box::pin(async move {
-            let found = history::rollups(&self.readers, &[gpu], step, from, to).await?;
+            let found = history::chunks(&self.readers, &self.directory, &[gpu], (from, to)).await?;
             Ok(found.into_iter().flatten().collect())
         })
     }
@@ -151,17 +145,34 @@ impl Store for SqliteStore {
         from: Timestamp,
         to: Timestamp,
     ) -> BoxFuture<'a, StoreResult<Vec<Vec<SealedChunk>>>> {
-        Box::pin(history::chunks(&self.readers, gpus, from, to))
+        Box::pin(history::chunks(
+            &self.readers,
+            &self.directory,
+            gpus,
+            (from, to),
+        ))
     }
 
-    fn rollups_of<'a>(
+    fn rollups<'a>(
         &'a self,
         gpus: &'a [GpuUuid],
+        metrics: &'a [MetricId],
         step: Duration,
         from: Timestamp,
         to: Timestamp,
     ) -> BoxFuture<'a, StoreResult<Vec<Vec<StoredRollup>>>> {
-        Box::pin(history::rollups(&self.readers, gpus, step, from, to))
+        let asked = Asked {
+            gpus,
+            metrics,
+            step,
+            from,
+            to,
+        };
+        Box::pin(history::rollups(&self.readers, &self.directory, asked))
+    }
+
+    fn cohorts<'a>(&'a self, gpus: &'a [GpuUuid]) -> BoxFuture<'a, StoreResult<Vec<i64>>> {
+        Box::pin(history::cohorts(&self.readers, &self.directory, gpus))
     }
 
     fn holders<'a>(
@@ -203,6 +214,10 @@ impl Store for SqliteStore {
 
     fn retain(&self, retention: Retention) -> BoxFuture<'_, StoreResult<u64>> {
         Box::pin(async move { self.writer.drop_old(&retention).await })
+    }
+
+    fn compact(&self, now: Timestamp) -> BoxFuture<'_, StoreResult<u64>> {
+        Box::pin(compact::all(&self.readers, &self.writer, now))
     }
 
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::{
     Attempt, Durable, Flush, Hold, JournalPosition, Retention, SealedChunk, StoreError,
     StoreResult,
+    compact::Compacted,
     hold::Holds,
     retain::{Old, Pace, Slice},
 };
@@ -70,6 +71,9 @@ pub(super) trait Hand: Send + 'static {
     fn drop_some(&mut self, old: Old, rows: i64)
     -> impl Future<Output = StoreResult<Slice>> + Send;
 
+    /// Puts sheets in the place of some rows of sums; answers how many went.
+    fn compact(&mut self, compacted: Compacted) -> impl Future<Output = StoreResult<u64>> + Send;
+
     /// Runs statements, for tests.
     #[cfg(test)]
     fn execute(&mut self, sql: &'static str) -> impl Future<Output = StoreResult<()>> + Send;
@@ -92,6 +96,7 @@ enum Patient {
     /// One slice of so many rows; answered with how long it took.
     Retain(Old, i64, Answer<(Slice, Duration)>),
     ForgetNode(NodeId, Answer<()>),
+    Compact(Box<Compacted>, Answer<u64>),
     Close,
     #[cfg(test)]
     Execute(&'static str, Answer<()>),
@@ -151,6 +156,12 @@ impl Writer {
 
     pub(super) async fn forget_node(&self, node: NodeId) -> StoreResult<()> {
         self.patiently(|answer| Patient::ForgetNode(node, answer))
+            .await
+    }
+
+    /// Puts sheets in the place of some rows of sums; answers how many went.
+    pub(super) async fn compact(&self, compacted: Compacted) -> StoreResult<u64> {
+        self.patiently(|answer| Patient::Compact(Box::new(compacted), answer))
             .await
     }
 
@@ -284,6 +295,12 @@ impl<H: Hand> Work<H> {
             }
             Patient::ForgetNode(node, answer) => {
                 let _ = answer.send(self.hand.forget_node(node).await);
+            }
+            Patient::Compact(compacted, answer) => {
+                let began = SystemClock.monotonic();
+                let gone = self.hand.compact(*compacted).await;
+                self.took("compact sums", began);
+                let _ = answer.send(gone);
             }
             Patient::Close => {}
             #[cfg(test)]

@@ -23,6 +23,9 @@ use crate::query::step::Steps;
 /// gained since.
 const LEAD_IN: std::time::Duration = std::time::Duration::from_mins(5);
 
+/// GPUs whose latest samples the line is asked for at a time: it does nothing else meanwhile.
+const RECENT_AT_ONCE: usize = 64;
+
 /// Where the GPUs sit that are asked for.
 pub(super) async fn seats(web: &Web, filter: &Filter) -> Answer<Vec<Seat>> {
     let filter = filter.clone();
@@ -56,11 +59,13 @@ pub(super) async fn of_many<'a>(
     steps: &Steps,
 ) -> Answer<Vec<Source<'a>>> {
     let gpus: Vec<GpuUuid> = seats.iter().map(|seat| seat.uuid.clone()).collect();
-    let (asked, metric) = (gpus.clone(), metric.id);
-    let recent = web
-        .line
-        .ask(move |line| line.recent_of(&asked, metric, extent));
-    let recent = recent.await?;
+    let metric = metric.id;
+    let mut recent = Vec::with_capacity(gpus.len());
+    for asked in gpus.chunks(RECENT_AT_ONCE) {
+        let asked = asked.to_vec();
+        let asking = (web.line).ask(move |line| line.recent_of(&asked, metric, extent));
+        recent.extend(asking.await?);
+    }
     Ok(of_many_gpus(web.store.as_ref(), &gpus, metric, extent, steps, recent).await?)
 }
 

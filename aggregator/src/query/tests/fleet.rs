@@ -8,8 +8,9 @@ use entrenar::metric::{ENERGY, Metric};
 use super::*;
 use crate::chunk::stretch;
 use crate::query::aggregate::Aggregate;
+use crate::query::bucket::Bucket;
 use crate::query::gather::Gathering;
-use crate::rollup::STEPS;
+use crate::rollup::{STEPS, Sums};
 use crate::store::postgres::Address;
 use crate::store::{PostgresStore, Retention, SealedChunk, StoreError, StoredRollup};
 
@@ -178,8 +179,11 @@ impl<S: Store> Center<S> {
         self.group.0 += 1;
     }
 
-    /// What is old enough goes, and there is nothing that old; space is given back.
+    /// Sums are laid together, also those of which more will come; what is old enough goes, and there is nothing that old;
+    /// space is given back.
     async fn maintain(&self) {
+        let far = Timestamp::from_secs(self.now + 1_000_000);
+        self.store.compact(far).await.unwrap();
         let before = Timestamp::from_secs(BASE - 1);
         let retention = Retention {
             chunks_before: before,
@@ -277,16 +281,21 @@ impl<S: Store> Center<S> {
     }
 
     /// Everything that rests in the store.
-    async fn stored(&self) -> Vec<(SealedChunk, [Vec<StoredRollup>; 2])> {
+    async fn stored(&self) -> Vec<(SealedChunk, [Vec<Summed>; 2])> {
         let (from, to) = (Timestamp(0), Timestamp::from_secs(BASE * 2));
+        let gpus: Vec<_> = (0..GPUS).map(uuid).collect();
+        let of_step = async |step| {
+            let asked = self.store.rollups(&gpus, &METRICS, step, from, to);
+            asked.await.unwrap()
+        };
+        let (minutes, hours) = (of_step(STEPS[0]).await, of_step(STEPS[1]).await);
         let mut stored = Vec::new();
-        for gpu in (0..GPUS).map(uuid) {
-            let minutes = self.store.rollups(&gpu, STEPS[0], from, to).await.unwrap();
-            let hours = self.store.rollups(&gpu, STEPS[1], from, to).await.unwrap();
-            for chunk in self.store.chunks(&gpu, from, to).await.unwrap() {
-                let of = |sums: &[StoredRollup]| -> Vec<StoredRollup> {
-                    let sums = sums.iter().filter(|sums| sums.stretch == chunk.stretch);
-                    sums.cloned().collect()
+        for (place, gpu) in gpus.iter().enumerate() {
+            for chunk in self.store.chunks(gpu, from, to).await.unwrap() {
+                let of = |sums: &[Vec<StoredRollup>]| -> Vec<Summed> {
+                    let sums = sums[place].iter();
+                    let sums = sums.filter(|sums| sums.stretch == chunk.stretch);
+                    sums.map(summed).collect()
                 };
                 let sums = [of(&minutes), of(&hours)];
                 stored.push((chunk, sums));
@@ -294,6 +303,16 @@ impl<S: Store> Center<S> {
         }
         stored
     }
+}
+
+const METRICS: [MetricId; 3] = [POWER, ENERGY, PROCESSES];
+
+/// First and last sample of a stretch, and its sums.
+type Summed = (Timestamp, Timestamp, Option<[Vec<Bucket>; 3]>);
+
+fn summed(stored: &StoredRollup) -> Summed {
+    let sums = |sums: &Sums| METRICS.map(|metric| sums.metric(metric).unwrap());
+    (stored.from, stored.to, stored.sums.as_ref().map(sums))
 }
 
 type Asked = (&'static Metric, Function);

@@ -116,10 +116,11 @@ pub(crate) async fn what_a_chunk_comes_to_stands_beside_it_and_outlives_it(store
     let base = stretch_second("GPU-1");
     let minute = Duration::from_mins(1);
     let sums = async |step: Duration, from: i64, to: i64| {
-        let gpu = GpuUuid::from("GPU-1");
-        let found = store.rollups(&gpu, step, at(from), at(to)).await.unwrap();
-        let buckets = |stored: &StoredRollup| match &stored.blob {
-            Some(blob) => rollup::decode(blob, POWER).unwrap(),
+        let gpu = [GpuUuid::from("GPU-1")];
+        let asked = store.rollups(&gpu, &[POWER], step, at(from), at(to));
+        let found = asked.await.unwrap().concat();
+        let buckets = |stored: &StoredRollup| match &stored.sums {
+            Some(sums) => sums.metric(POWER).unwrap(),
             None => Vec::new(),
         };
         let told = |stored: &StoredRollup| {
@@ -193,6 +194,94 @@ pub(crate) async fn what_a_chunk_comes_to_stands_beside_it_and_outlives_it(store
     assert_eq!(sums(hour, base, base + 700).await, [merged]);
 }
 
+pub(crate) async fn sums_that_are_laid_together_come_to_the_same(store: &dyn Store) {
+    let base = stretch_second("GPU-1");
+    let gpus = ["GPU-1", "GPU-2", "GPU-3"].map(GpuUuid::from);
+    let stretch_of = |gpu: &str, n: i64, value| {
+        let base = stretch_second(gpu) + 720 * n;
+        sealed(gpu, base..base + 700, value)
+    };
+    let told = async |step: Duration| {
+        let asked = store.rollups(&gpus, &[POWER], step, at(base - 9000), at(base + 9000));
+        let found = asked.await.unwrap();
+        let of_gpu = |stored: &Vec<StoredRollup>| {
+            let buckets = |stored: &StoredRollup| {
+                let sums = stored.sums.as_ref().unwrap();
+                (
+                    stored.stretch,
+                    stored.from,
+                    stored.to,
+                    sums.metric(POWER).unwrap(),
+                )
+            };
+            stored.iter().map(buckets).collect::<Vec<_>>()
+        };
+        found.iter().map(of_gpu).collect::<Vec<_>>()
+    };
+    let far = at(base) + Duration::from_hours(24 * 400);
+    let first = (0..6).map(|n| stretch_of("GPU-1", n, 3));
+    let second = (0..6).map(|n| stretch_of("GPU-2", n, 4));
+    store
+        .commit(seal(first.chain(second).collect()))
+        .await
+        .unwrap();
+    let before = [told(rollup::STEPS[0]).await, told(rollup::STEPS[1]).await];
+    assert_eq!(
+        before[0].iter().map(Vec::len).collect::<Vec<_>>(),
+        [6, 6, 0]
+    );
+    // Nothing is over yet; then everything; then there is nothing left to do.
+    assert_eq!(store.compact(at(base + 700)).await.unwrap(), 0);
+    store.compact(far).await.unwrap();
+    for (n, step) in rollup::STEPS.into_iter().enumerate() {
+        assert_eq!(told(step).await, before[n]);
+    }
+    assert_eq!(store.compact(far).await.unwrap(), 0);
+
+    // Late samples, a late stretch, and a late GPU are seen at once, and the same when they are laid together as well.
+    let late_base = base + 720;
+    let late = sealed("GPU-1", late_base + 690..late_base + 710, 9);
+    let late_gpu = stretch_of("GPU-3", 1, 5);
+    store
+        .commit(seal(vec![late, late_gpu, stretch_of("GPU-2", 6, 4)]))
+        .await
+        .unwrap();
+    let with_late = [told(rollup::STEPS[0]).await, told(rollup::STEPS[1]).await];
+    assert_eq!(
+        with_late[0].iter().map(Vec::len).collect::<Vec<_>>(),
+        [6, 7, 1]
+    );
+    let late_count = |of_gpu: &[(Timestamp, Timestamp, Timestamp, Vec<Bucket>)]| {
+        let buckets = of_gpu.iter().flat_map(|(.., buckets)| buckets);
+        buckets.map(|bucket| bucket.count).sum::<u64>()
+    };
+    assert_eq!(late_count(&with_late[0][0]), 6 * 700 + 10);
+    store.compact(far).await.unwrap();
+    for (n, step) in rollup::STEPS.into_iter().enumerate() {
+        assert_eq!(told(step).await, with_late[n]);
+    }
+
+    // What comes of a chunk that was dropped knows less than they do.
+    let chunks_only = Retention {
+        minutes_before: at(base - 9000),
+        hours_before: at(base - 9000),
+        ..until(far, at(0))
+    };
+    store.retain(chunks_only).await.unwrap();
+    let forgotten = sealed("GPU-1", base + 300..base + 310, 9);
+    while let Err(error) = store.commit(seal(vec![forgotten.clone()])).await {
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(told(rollup::STEPS[0]).await, with_late[0]);
+
+    // They go when their time is over.
+    store.retain(until(far, at(0))).await.unwrap();
+    for step in rollup::STEPS {
+        assert_eq!(told(step).await.concat(), []);
+    }
+}
+
 pub(crate) async fn a_stretch_in_which_a_longer_one_begins_is_summed_up_by_every_step(
     store: &dyn Store,
 ) {
@@ -208,9 +297,10 @@ pub(crate) async fn a_stretch_in_which_a_longer_one_begins_is_summed_up_by_every
         store.commit(seal(vec![sealed])).await.unwrap();
     }
     for step in rollup::STEPS {
-        let found = store.rollups(&gpu, step, from, from + long).await.unwrap();
-        let buckets =
-            |stored: &StoredRollup| rollup::decode(stored.blob.as_ref().unwrap(), POWER).unwrap();
+        let gpus = [gpu.clone()];
+        let asked = store.rollups(&gpus, &[POWER], step, from, from + long);
+        let found = asked.await.unwrap().concat();
+        let buckets = |stored: &StoredRollup| stored.sums.as_ref().unwrap().metric(POWER).unwrap();
         let counts = found.iter().flat_map(buckets).map(|bucket| bucket.count);
         assert_eq!(counts.sum::<u64>(), 11, "{step:?}");
     }
@@ -231,13 +321,12 @@ pub(crate) async fn a_chunk_that_cannot_be_summed_up_holds_up_nobody(store: &dyn
         .unwrap();
     let minute = Duration::from_mins(1);
     let sums = async |of: &SealedChunk| {
-        let found = store
-            .rollups(&of.gpu, minute, of.from, of.to)
-            .await
-            .unwrap();
+        let gpus = [of.gpu.clone()];
+        let asked = store.rollups(&gpus, &[POWER], minute, of.from, of.to);
+        let found = asked.await.unwrap().concat();
         found
             .iter()
-            .map(|stored| stored.blob.is_some())
+            .map(|stored| stored.sums.is_some())
             .collect::<Vec<_>>()
     };
     assert_eq!(sums(&good).await, [true]);

@@ -14,8 +14,9 @@ use tracing::{info, warn};
 
 use super::flush::Memory;
 use super::session::{self, Found, Opened, Token};
-use super::{Address, chunks, decide, flush, retain};
+use super::{Address, chunks, compact, decide, flush, retain};
 use crate::incident::Decision;
+use crate::store::compact::Compacted;
 use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreError, StoreResult};
@@ -184,6 +185,12 @@ impl Hand for PostgresHand {
     async fn drop_some(&mut self, old: Old, rows: i64) -> StoreResult<Slice> {
         let (db, _) = self.up().await?;
         let done = timeout(PATIENCE, retain::drop_some(db, old, rows)).await;
+        self.settle(done)
+    }
+
+    async fn compact(&mut self, compacted: Compacted) -> StoreResult<u64> {
+        let (db, memory) = self.up().await?;
+        let done = timeout(PATIENCE, compact::keep(db, memory, compacted)).await;
         self.settle(done)
     }
 

@@ -38,6 +38,8 @@ pub(super) const CHUNKS: Table = Table {
 pub(super) struct Sums {
     pub(super) step: Duration,
     pub(super) table: Table,
+    /// Laid together. Its windows are parts of days, so that no stretch of a part began after it.
+    pub(super) sheets: Table,
 }
 
 /// Kept longer than chunks, and much smaller: larger parts.
@@ -48,6 +50,10 @@ pub(super) const SUMS: [Sums; 2] = [
             name: "rollup_1m",
             days: 7,
         },
+        sheets: Table {
+            name: "rollup_sheet_1m",
+            days: 7,
+        },
     },
     Sums {
         step: Duration::from_hours(1),
@@ -55,14 +61,27 @@ pub(super) const SUMS: [Sums; 2] = [
             name: "rollup_1h",
             days: 56,
         },
+        sheets: Table {
+            name: "rollup_sheet_1h",
+            days: 56,
+        },
     },
 ];
 
 /// Where sums by a step are.
 pub(super) fn table_of(step: Duration) -> &'static str {
+    sums_of(step).table.name
+}
+
+/// … and where those are that were laid together.
+pub(super) fn sheets_of(step: Duration) -> &'static Table {
+    &sums_of(step).sheets
+}
+
+fn sums_of(step: Duration) -> &'static Sums {
     let hourly = &SUMS[1];
     let found = SUMS.iter().find(|sums| sums.step == step);
-    found.unwrap_or(hourly).table.name
+    found.unwrap_or(hourly)
 }
 
 /// Parts that are known to be there, by the table's name and their number since 1970; a table is missing until it was
@@ -70,6 +89,10 @@ pub(super) fn table_of(step: Duration) -> &'static str {
 pub(super) type Parts = HashMap<&'static str, BTreeSet<i64>>;
 
 impl Table {
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The part that a stretch belongs to.
     pub(super) fn part_of(&self, stretch: Timestamp) -> i64 {
         stretch.0.div_euclid(self.days * DAY_MS)

@@ -13,7 +13,7 @@ use crate::store::migrate::migrate;
 use crate::store::{JournalPosition, StoreError, StoreResult};
 
 /// Embedded, oldest first. To add one: a file with the next number, and a line here.
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     (
         "line",
         include_str!("../../../../migrations/postgres/0001_line.sql"),
@@ -25,6 +25,10 @@ const MIGRATIONS: [(&str, &str); 3] = [
     (
         "settled",
         include_str!("../../../../migrations/postgres/0003_settled.sql"),
+    ),
+    (
+        "sheet",
+        include_str!("../../../../migrations/postgres/0004_sheet.sql"),
     ),
 ];
 

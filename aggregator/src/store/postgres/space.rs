@@ -35,6 +35,16 @@ pub(super) async fn drop_rollups(
 }
 
 #[allow(clippy::unused_async, reason = "as the module that is shared calls it")]
+pub(super) async fn drop_sheets(
+    _: &mut PgConnection,
+    _: Duration,
+    _: Timestamp,
+    _: i64,
+) -> StoreResult<Slice> {
+    Ok(NOTHING)
+}
+
+#[allow(clippy::unused_async, reason = "as the module that is shared calls it")]
 pub(super) async fn give_back(_: &mut PgConnection, _: i64) -> StoreResult<Slice> {
     Ok(NOTHING)
 }

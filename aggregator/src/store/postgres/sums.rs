@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnection;
 
 use super::partition::SUMS;
 use super::place::Place;
+use super::sheets;
 use crate::store::merge::sums;
 use crate::store::{SealedChunk, StoreResult};
 
@@ -54,8 +55,15 @@ pub(super) async fn keep(
     for kind in SUMS {
         let of_step =
             |summed: &'_ Summed| summed.sums.iter().position(|(step, _)| *step == kind.step);
+        let keys = summed.iter().map(|one| (one.place.gpu, one.stretch));
+        let there = sheets::find(tx, kind.step, keys).await?;
+        let is_kept = |one: &&Summed| match meeting {
+            Meeting::New => true,
+            Meeting::Old => !there.knows(one.place.gpu, one.stretch),
+        };
         let rows: Vec<(&Summed, &[u8])> = summed
             .iter()
+            .filter(is_kept)
             .filter_map(|one| Some((one, one.sums[of_step(one)?].1.as_slice())))
             .collect();
         if rows.is_empty() {
@@ -81,6 +89,8 @@ pub(super) async fn keep(
             .bind(blobs)
             .execute(&mut *tx)
             .await?;
+        let keys = rows.iter().map(|(one, _)| (one.place.gpu, one.stretch));
+        there.tell_of_late(tx, keys).await?;
     }
     Ok(())
 }

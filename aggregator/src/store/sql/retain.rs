@@ -20,6 +20,7 @@ pub(super) async fn drop_some(db: &mut Connection, old: Old, rows: i64) -> Store
         Old::Rollups(step, before, after) => {
             return space::drop_rollups(db, step, before, after, rows).await;
         }
+        Old::Sheets(step, before) => return space::drop_sheets(db, step, before, rows).await,
         Old::Holders(before, after) => return drop_holders(db, before, after, rows).await,
         Old::Space => return space::give_back(db, rows).await,
         Old::Incidents(before) => drop_incidents(db, before, rows).await?,

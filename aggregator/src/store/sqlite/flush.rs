@@ -11,6 +11,7 @@ use entrenar_proto::encode_hello;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 
+use super::sheets;
 use super::transaction::{begin, finish};
 use crate::chunk;
 use crate::store::error::bad_json;
@@ -26,6 +27,8 @@ pub(super) struct Memory {
     pub(super) numbers: HashMap<GpuUuid, i64>,
     /// Chunks given up because they could not be merged.
     pub(super) n_chunks_lost: Arc<AtomicU64>,
+    /// A stretch of a new length came, which readers do not know of.
+    pub(super) has_new_length: bool,
 }
 
 /// The newest journal row ever, even if it is forgotten by now.
@@ -72,13 +75,14 @@ async fn keep_chunk(
     .bind(gpu)
     .fetch_optional(&mut *tx)
     .await?;
-    sqlx::query(
+    let new_length = sqlx::query(
         "INSERT INTO gpu_stretch (gpu_id, length_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING",
     )
     .bind(gpu)
     .bind(new.length_ms)
     .execute(&mut *tx)
     .await?;
+    memory.has_new_length |= new_length.rows_affected() > 0;
     let mut key = StretchKey {
         gpu,
         stretch: new.stretch,
@@ -141,6 +145,10 @@ async fn keep_rollups(
     insert: &'static str,
 ) -> StoreResult<()> {
     for (step, packed) in sums(blob, key.length_ms) {
+        let there = sheets::find(tx, step, key.gpu, key.stretch).await?;
+        if insert == KEEP_OLD && there.as_ref().is_some_and(|there| there.knows) {
+            continue;
+        }
         sqlx::query(insert)
             .bind(step.as_secs() as i64)
             .bind(key.stretch.0)
@@ -150,6 +158,9 @@ async fn keep_rollups(
             .bind(packed)
             .execute(&mut *tx)
             .await?;
+        if let Some(there) = there {
+            sheets::tell_of_late(tx, step, there.id).await?;
+        }
     }
     Ok(())
 }

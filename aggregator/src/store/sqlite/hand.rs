@@ -1,7 +1,7 @@
 //! The connection that writes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use entrenar::gpu::NodeId;
 use sqlx::Connection as _;
@@ -10,8 +10,9 @@ use tokio::sync::watch;
 
 use super::flush::{self, Memory};
 use super::open::Lock;
-use super::{decide, retain};
+use super::{compact, decide, retain};
 use crate::incident::Decision;
+use crate::store::compact::Compacted;
 use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreResult};
@@ -23,6 +24,8 @@ pub(super) struct SqliteHand {
     memory: Memory,
     /// Changes with every write.
     written: watch::Sender<u64>,
+    /// Rises when a stretch of a new length was committed.
+    new_lengths: Arc<AtomicU64>,
 }
 
 impl SqliteHand {
@@ -39,7 +42,13 @@ impl SqliteHand {
                 ..Memory::default()
             },
             written: watch::Sender::new(0),
+            new_lengths: Arc::default(),
         }
+    }
+
+    /// Rises when a stretch of a new length was committed.
+    pub(super) fn new_lengths(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.new_lengths)
     }
 
     /// Changes with every write.
@@ -54,6 +63,9 @@ impl SqliteHand {
 
     fn after<T>(&mut self, done: StoreResult<T>) -> StoreResult<T> {
         self.written.send_modify(|n| *n += 1);
+        if std::mem::take(&mut self.memory.has_new_length) {
+            self.new_lengths.fetch_add(1, Ordering::Release);
+        }
         if done.is_err() {
             // A number may have been given out in what was rolled back.
             self.memory.numbers.clear();
@@ -98,6 +110,11 @@ impl Hand for SqliteHand {
 
     async fn drop_some(&mut self, old: Old, rows: i64) -> StoreResult<Slice> {
         let done = retain::drop_some(&mut self.connection, old, rows).await;
+        self.after(done)
+    }
+
+    async fn compact(&mut self, compacted: Compacted) -> StoreResult<u64> {
+        let done = compact::keep(&mut self.connection, compacted).await;
         self.after(done)
     }
 

@@ -1,30 +1,33 @@
 //! Chunks of some GPUs, and what they come to.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
 use sqlx::{SqliteConnection, SqlitePool};
 
-use crate::store::history::{self, ChunkRow, RollupRow, chunk, possible_starts};
+use super::directory::Directory;
+use super::sheets;
+use crate::store::compact::cohort;
+use crate::store::history::{ChunkRow, chunk};
+use crate::store::sums::{
+    Asked, Ends, Gathering, Known, NumberedRollup, StretchKey, keys, of_anybody, places,
+};
 use crate::store::{SealedChunk, StoreResult, StoredRollup};
 
 /// The number of its GPU, and a [`ChunkRow`].
 type NumberedChunk = (i64, i64, i64, i64, i64, i64, Vec<u8>);
 
-/// The number of its GPU, and a [`RollupRow`].
-type NumberedRollup = (i64, i64, i64, i64, Option<Vec<u8>>);
-
 /// Each possible key is looked up.
 pub(super) async fn chunks(
     readers: &SqlitePool,
+    directory: &Directory,
     gpus: &[GpuUuid],
-    from: Timestamp,
-    to: Timestamp,
+    (from, to): (Timestamp, Timestamp),
 ) -> StoreResult<Vec<Vec<SealedChunk>>> {
     let mut found: Vec<Vec<SealedChunk>> = gpus.iter().map(|_| Vec::new()).collect();
     let mut tx = readers.begin().await?;
+    // One end a question: SQLite looks up the first or the last key for it, and walks over all of them for two at once.
     let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
         "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk)",
     )
@@ -33,22 +36,24 @@ pub(super) async fn chunks(
     let Some(ends) = ends.0.zip(ends.1) else {
         return Ok(found);
     };
-    let asked = Asked::of(&mut tx, gpus, ends, (from, to)).await?;
+    let known = directory.find(&mut tx, gpus).await?;
+    let places = places(&known);
+    let keys = keys(gpus, &known, ends, (from, to), |_| true);
     let rows: Vec<NumberedChunk> = sqlx::query_as(
         "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($1))
          SELECT number, stretch_ms, length_ms, from_ms, to_ms, n_samples, blob FROM asked
              CROSS JOIN chunk ON stretch_ms = start AND gpu_id = number
              WHERE from_ms <= $2 AND $3 <= to_ms",
     )
-    .bind(asked.keys())
+    .bind(serde_json::json!(keys).to_string())
     .bind(to.0)
     .bind(from.0)
     .fetch_all(&mut *tx)
     .await?;
     for (number, stretch, length, first, last, n_samples, blob) in rows {
-        if let Some(place) = asked.place(number) {
+        if let Some(place) = places.get(&number) {
             let row: ChunkRow = (stretch, length, first, last, n_samples, blob);
-            found[place].push(chunk(&gpus[place], row));
+            found[*place].push(chunk(&gpus[*place], row));
         }
     }
     for of_gpu in &mut found {
@@ -57,104 +62,79 @@ pub(super) async fn chunks(
     Ok(found)
 }
 
-/// The same with sums, and without them where there are none.
+/// The cohort of each; of one that the database does not know, none that there is.
+pub(super) async fn cohorts(
+    readers: &SqlitePool,
+    directory: &Directory,
+    gpus: &[GpuUuid],
+) -> StoreResult<Vec<i64>> {
+    let known = directory.find(&mut *readers.acquire().await?, gpus).await?;
+    let of = |known: &Option<Known>| known.as_ref().map_or(-1, |known| cohort(known.number));
+    Ok(known.iter().map(of).collect())
+}
+
+/// Sums of stretches: those in sheets, those that lie alone, and stretches that have none.
 pub(super) async fn rollups(
     readers: &SqlitePool,
-    gpus: &[GpuUuid],
-    step: Duration,
-    from: Timestamp,
-    to: Timestamp,
+    directory: &Directory,
+    asked: Asked<'_>,
 ) -> StoreResult<Vec<Vec<StoredRollup>>> {
-    let mut found: Vec<Vec<RollupRow>> = gpus.iter().map(|_| Vec::new()).collect();
     let mut tx = readers.begin().await?;
-    let step_s = step.as_secs() as i64;
-    // One end a question: SQLite looks up the first or the last key for it, and walks over all of them for two at once.
-    let ends: [Option<i64>; 4] = sqlx::query_as(
-        "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk),
-            (SELECT min(stretch_ms) FROM rollup WHERE step_s = $1),
-            (SELECT max(stretch_ms) FROM rollup WHERE step_s = $1)",
-    )
-    .bind(step_s)
-    .fetch_one(&mut *tx)
-    .await
-    .map(|(a, b, c, d)| [a, b, c, d])?;
-    let ends = || ends.into_iter().flatten();
-    if let Some(ends) = ends().min().zip(ends().max()) {
-        let asked = Asked::of(&mut tx, gpus, ends, (from, to)).await?;
-        let rows: Vec<NumberedRollup> = sqlx::query_as(
-            "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($1))
-             SELECT number, stretch_ms, from_ms, to_ms, blob FROM asked
-                 CROSS JOIN rollup ON step_s = $4 AND stretch_ms = start AND gpu_id = number
-                 WHERE from_ms <= $2 AND $3 <= to_ms
-             UNION ALL
-             SELECT number, stretch_ms, from_ms, to_ms, NULL FROM asked
-                 CROSS JOIN chunk ON stretch_ms = start AND gpu_id = number
-                 WHERE from_ms <= $2 AND $3 <= to_ms AND NOT EXISTS
-                     (SELECT 1 FROM rollup WHERE step_s = $4 AND stretch_ms = start AND gpu_id = number)",
-        )
-        .bind(asked.keys())
-        .bind(to.0)
-        .bind(from.0)
-        .bind(step_s)
-        .fetch_all(&mut *tx)
-        .await?;
-        for (number, stretch, first, last, blob) in rows {
-            if let Some(place) = asked.place(number) {
-                found[place].push((stretch, first, last, blob));
-            }
-        }
-    }
-    let in_order = |mut rows: Vec<RollupRow>| {
-        rows.sort_by_key(|(_, first, ..)| *first);
-        history::rollups(rows)
+    let Some(ends) = ends(&mut tx, asked.step).await? else {
+        return Ok(asked.gpus.iter().map(|_| Vec::new()).collect());
     };
-    Ok(found.into_iter().map(in_order).collect())
+    let known = directory.find(&mut tx, asked.gpus).await?;
+    let mut gathering = Gathering::new(asked, &known, ends);
+    let (groups, extent) = (gathering.groups(), (asked.from, asked.to));
+    let there = sheets::read(&mut tx, asked.step, &groups, &asked.sheets(), extent).await?;
+    gathering.sheets(&there);
+    if let Some(left) = gathering.left() {
+        let rows = alone(&mut tx, asked, left).await?;
+        gathering.rows(rows);
+    }
+    Ok(gathering.finish())
 }
 
-/// Where the stretches of some GPUs may lie.
-struct Asked {
-    /// Number of a GPU and start of a stretch.
-    keys: Vec<(i64, i64)>,
-    places: HashMap<i64, usize>,
+/// Sums in rows of their own where they are expected, and chunks where none are.
+async fn alone(
+    tx: &mut SqliteConnection,
+    asked: Asked<'_>,
+    (summed, unsummed): (&[StretchKey], &[StretchKey]),
+) -> StoreResult<Vec<NumberedRollup>> {
+    let rows = sqlx::query_as(
+        "WITH summed AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($1)),
+             unsummed AS MATERIALIZED (SELECT value ->> 0 AS number, value ->> 1 AS start FROM json_each($2))
+         SELECT number, stretch_ms, from_ms, to_ms, blob FROM summed
+             CROSS JOIN rollup ON step_s = $5 AND stretch_ms = start AND gpu_id = number
+             WHERE from_ms <= $3 AND $4 <= to_ms
+         UNION ALL
+         SELECT number, stretch_ms, from_ms, to_ms, NULL FROM unsummed
+             CROSS JOIN chunk ON stretch_ms = start AND gpu_id = number
+             WHERE from_ms <= $3 AND $4 <= to_ms",
+    )
+    .bind(serde_json::json!(summed).to_string())
+    .bind(serde_json::json!(unsummed).to_string())
+    .bind(asked.to.0)
+    .bind(asked.from.0)
+    .bind(asked.step.as_secs() as i64)
+    .fetch_all(tx)
+    .await?;
+    Ok(rows)
 }
 
-impl Asked {
-    /// `ends`: the first and the last start of anybody.
-    async fn of(
-        tx: &mut SqliteConnection,
-        gpus: &[GpuUuid],
-        ends: (i64, i64),
-        (from, to): (Timestamp, Timestamp),
-    ) -> StoreResult<Self> {
-        let uuids: Vec<&str> = gpus.iter().map(GpuUuid::as_str).collect();
-        let lengths: Vec<(i64, i64, i64)> = sqlx::query_as(
-            "SELECT asked.key, gpu_id, length_ms FROM json_each($1) AS asked
-                 CROSS JOIN gpu ON uuid = asked.value
-                 CROSS JOIN gpu_stretch ON gpu_id = gpu.id",
-        )
-        .bind(serde_json::Value::from(uuids).to_string())
-        .fetch_all(tx)
+/// The first and the last start of a stretch of anybody that may have sums.
+async fn ends(tx: &mut SqliteConnection, step: Duration) -> StoreResult<Option<(i64, i64)>> {
+    let table = sheets::table_of(step);
+    // The name of the table is ours. One end a question, as for chunks.
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk),
+             (SELECT min(stretch_ms) FROM rollup WHERE step_s = $1),
+             (SELECT max(stretch_ms) FROM rollup WHERE step_s = $1),
+             (SELECT min(window_ms) FROM {table}), (SELECT max(window_ms) FROM {table})"
+    ));
+    let ends: Ends = sqlx::query_as(sql)
+        .bind(step.as_secs() as i64)
+        .fetch_one(tx)
         .await?;
-        let mut of_gpu: HashMap<i64, Vec<i64>> = HashMap::new();
-        let mut places = HashMap::new();
-        for (place, number, length_ms) in lengths {
-            of_gpu.entry(number).or_default().push(length_ms);
-            places.insert(number, place as usize);
-        }
-        let (first, last) = (Timestamp(ends.0.max(from.0)), Timestamp(ends.1.min(to.0)));
-        let keys = of_gpu.into_iter().flat_map(|(number, lengths)| {
-            let starts = possible_starts(&gpus[places[&number]], lengths, first, last);
-            starts.into_iter().map(move |start| (number, start))
-        });
-        let keys = keys.collect();
-        Ok(Self { keys, places })
-    }
-
-    fn place(&self, number: i64) -> Option<usize> {
-        self.places.get(&number).copied()
-    }
-
-    fn keys(&self) -> String {
-        serde_json::json!(self.keys).to_string()
-    }
+    Ok(of_anybody(step, ends))
 }

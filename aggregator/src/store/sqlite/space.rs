@@ -5,6 +5,7 @@ use std::time::Duration;
 use entrenar::unit::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 
+use super::sheets;
 use crate::store::StoreResult;
 use crate::store::retain::{Old, Place, Slice};
 
@@ -76,6 +77,31 @@ pub(super) async fn drop_rollups(
     Ok(Slice {
         gone: 0,
         next: next.map(|place| Old::Rollups(step, before, place)),
+    })
+}
+
+/// The same for sheets, all of whose stretches began before.
+pub(super) async fn drop_sheets(
+    db: &mut SqliteConnection,
+    step: Duration,
+    before: Timestamp,
+    rows: i64,
+) -> StoreResult<Slice> {
+    let table = sheets::table_of(step);
+    // The name of the table is ours.
+    let sql = sqlx::AssertSqlSafe(format!(
+        "DELETE FROM {table} WHERE id IN
+             (SELECT id FROM {table} WHERE window_ms < $1 ORDER BY window_ms LIMIT $2)"
+    ));
+    let gone = sqlx::query(sql)
+        .bind(before.0)
+        .bind(rows)
+        .execute(db)
+        .await?;
+    let is_full = gone.rows_affected() == rows as u64;
+    Ok(Slice {
+        gone: 0,
+        next: is_full.then_some(Old::Sheets(step, before)),
     })
 }
 

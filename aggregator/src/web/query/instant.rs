@@ -127,17 +127,21 @@ async fn past(
     let is_asked = |seat: &&Seat| asked.job.is_none() || asked.job.as_deref() == job_of(seat);
     let seats = seats.iter().filter(is_asked).collect();
     let extent = (window.from(), window.to());
-    let mut rest = Reading::new(web, asked.metric, extent, window, seats);
-    while let Some((seat, source)) = rest.next().await? {
+    let mut rest = Reading::new(web, asked.metric, extent, window, seats).await?;
+    let mut all = Vec::new();
+    while let Some((place, seat, source)) = rest.next().await? {
         let mut last = None;
         let over = |_, step: &Closed| {
             let value = function.value(asked.metric, step);
             last = value.map(|value| (step.bucket.last.0, value));
         };
         query::fold(vec![source], window, &mut budget, over).await?;
-        if last.is_none() && !seat.is_present {
-            continue;
+        if last.is_some() || seat.is_present {
+            all.push((place, seat, last));
         }
+    }
+    all.sort_unstable_by_key(|(place, ..)| *place);
+    for (_, seat, last) in all {
         match asked.by {
             By::Gpu => gathering.alone(name(seat), last),
             By::Job => gathering.shared(job_of(seat), last),

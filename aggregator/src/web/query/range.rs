@@ -88,9 +88,9 @@ async fn bands(
     };
     let mut budget = Budget::default();
     let mut grid = Grid::new(asked.aggregate, steps.len());
-    let mut rest = Reading::new(web, asked.metric, extent, steps, seats.iter().collect());
-    while let Some((seat, source)) = rest.next().await? {
-        grid.next_gpu();
+    let mut rest = Reading::new(web, asked.metric, extent, steps, seats.iter().collect()).await?;
+    while let Some((place, seat, source)) = rest.next().await? {
+        grid.next_gpu(place);
         let n_before = grid.len();
         let key = asked.key(seat, &web.cluster);
         let mut own = None;

@@ -19,37 +19,50 @@ pub(super) struct Reading<'a> {
     metric: &'static Metric,
     extent: (Timestamp, Timestamp),
     steps: Steps,
-    seats: IntoIter<&'a Seat>,
-    ready: VecDeque<(&'a Seat, Source<'a>)>,
+    seats: IntoIter<Placed<'a>>,
+    ready: VecDeque<(Placed<'a>, Source<'a>)>,
 }
+
+/// A GPU, and its place among those that were asked about.
+type Placed<'a> = (usize, &'a Seat);
 
 impl<'a> Reading<'a> {
     /// `extent`: what must be read for the steps.
-    pub(super) fn new(
+    pub(super) async fn new(
         web: &'a Web,
         metric: &'static Metric,
         extent: (Timestamp, Timestamp),
         steps: Steps,
         seats: Vec<&'a Seat>,
-    ) -> Self {
-        Self {
+    ) -> Answer<Self> {
+        let mut seats: Vec<Placed<'a>> = seats.into_iter().enumerate().collect();
+        if seats.len() > n_at_once(extent, &steps) {
+            let gpus: Vec<_> = seats.iter().map(|(_, seat)| seat.uuid.clone()).collect();
+            let cohorts = web.store.cohorts(&gpus).await?;
+            seats.sort_by_key(|(place, _)| cohorts[*place]);
+        }
+        Ok(Self {
             web,
             metric,
             extent,
             steps,
             seats: seats.into_iter(),
             ready: VecDeque::new(),
-        }
+        })
     }
 
-    /// The next GPU, and its series.
-    pub(super) async fn next(&mut self) -> Answer<Option<(&'a Seat, Source<'a>)>> {
+    /// Another GPU, in the order in which the store likes to read them: its place among those that were asked about, and
+    /// its series.
+    pub(super) async fn next(&mut self) -> Answer<Option<(usize, &'a Seat, Source<'a>)>> {
         if self.ready.is_empty() {
-            let batch: Vec<&Seat> = (self.seats.by_ref().take(n_at_once(self.extent))).collect();
+            let n = n_at_once(self.extent, &self.steps);
+            let batch: Vec<Placed<'a>> = self.seats.by_ref().take(n).collect();
             let (metric, steps) = (self.metric, &self.steps);
-            let sources = history::of_many(self.web, &batch, metric, self.extent, steps).await?;
+            let seats: Vec<&Seat> = batch.iter().map(|(_, seat)| *seat).collect();
+            let sources = history::of_many(self.web, &seats, metric, self.extent, steps).await?;
             self.ready = batch.into_iter().zip(sources).collect();
         }
-        Ok(self.ready.pop_front())
+        let next = self.ready.pop_front();
+        Ok(next.map(|((place, seat), source)| (place, seat, source)))
     }
 }
