@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::stage::{cargo, cargo_with, output, root, sh_with};
 
 /// Names of the targets, as in `fuzz/Cargo.toml`.
-const TARGETS: [&str; 4] = ["chunk", "rollup", "journal", "wire"];
+const TARGETS: [&str; 5] = ["chunk", "rollup", "journal", "sheet", "wire"];
 
 /// How long each target runs unless `--seconds` says otherwise.
 const SECONDS: u32 = 60;

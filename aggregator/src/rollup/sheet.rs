@@ -5,7 +5,7 @@
 //! metric, and one of times that belongs to all. Nothing is summed up anew: a stretch comes to the same, bit for bit.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ const LINES: usize = 6;
 const LENGTH: usize = 8;
 /// What follows the header is a zstd frame; else it stands as it is.
 const PACKED: u8 = 1;
+
+/// What follows the header is never longer as it stands: a wrong number must not eat the memory. Sheets of 128 GPUs that are
+/// sampled ten times a second are a tenth of it; what would not fit stays where it is.
+const MAX_PAYLOAD: usize = 16 << 20;
 
 /// In the place of a shape: the stretch has nothing of the metric.
 const ABSENT: u8 = 0x80;
@@ -101,6 +105,10 @@ impl Parts {
 
     /// Puts in what lies in sheets already, where nothing newer is known.
     pub fn put_old(&mut self, sheets: &Sheets) -> Result<(), ChunkError> {
+        let is_there = |metric| sheets.metrics.iter().any(|(of, _)| of == metric);
+        if !sheets.listed.iter().all(is_there) {
+            return Err(ChunkError::Malformed("a sheet is missing"));
+        }
         for (place, line) in sheets.lines.iter().enumerate() {
             let mut bodies = BTreeMap::new();
             for (metric, sheet) in &sheets.metrics {
@@ -130,15 +138,9 @@ impl Parts {
     /// A sheet of times, and one for each metric that any of them has.
     pub fn sheets(&self) -> Result<Vec<(MetricId, Vec<u8>)>, ChunkError> {
         let n = u16::try_from(self.0.len()).map_err(|_| ChunkError::Length(self.0.len()))?;
-        let mut sheets = vec![(TIMES, frame(n, self.times()))];
-        let mut metrics: Vec<MetricId> = self
-            .0
-            .values()
-            .flat_map(|p| p.bodies.keys())
-            .copied()
-            .collect();
-        metrics.sort_unstable();
-        metrics.dedup();
+        let metrics = self.0.values().flat_map(|part| part.bodies.keys());
+        let metrics: BTreeSet<MetricId> = metrics.copied().collect();
+        let mut sheets = vec![(TIMES, frame(n, &self.times(&metrics))?)];
         for metric in metrics {
             let (mut heads, mut bodies) = (Vec::new(), Vec::<u8>::new());
             for part in self.0.values() {
@@ -152,13 +154,17 @@ impl Parts {
                 }
             }
             heads.extend(bodies);
-            sheets.push((metric, frame(n, heads)));
+            sheets.push((metric, frame(n, &heads)?));
         }
         Ok(sheets)
     }
 
-    fn times(&self) -> Vec<u8> {
+    fn times(&self, metrics: &BTreeSet<MetricId>) -> Vec<u8> {
         let (mut heads, mut extents) = (Vec::new(), Vec::<u8>::new());
+        varint::put(&mut heads, metrics.len() as u64);
+        for metric in metrics {
+            varint::put(&mut heads, metric.0.into());
+        }
         let mut before = Key {
             gpu: 0,
             stretch: Timestamp(0),
@@ -185,23 +191,24 @@ impl Parts {
     }
 }
 
-fn frame(n: u16, payload: Vec<u8>) -> Vec<u8> {
+fn frame(n: u16, payload: &[u8]) -> Result<Vec<u8>, ChunkError> {
+    if payload.len() > MAX_PAYLOAD {
+        return Err(ChunkError::Length(n.into()));
+    }
     let mut blob = vec![VERSION, 0, 0, 0, 0];
-    let (how, rest) = match packed::pack(&payload, ZSTD_LEVEL) {
-        Ok(packed) if packed.len() < payload.len() => (PACKED, packed),
-        _ => (0, payload.clone()),
-    };
-    blob.push(how);
+    let packed = packed::pack(payload, ZSTD_LEVEL).ok();
+    let packed = packed.filter(|packed| packed.len() < payload.len());
+    blob.push(if packed.is_some() { PACKED } else { 0 });
     blob.extend(n.to_le_bytes());
     blob.extend((payload.len() as u32).to_le_bytes());
-    blob.extend(rest);
+    blob.extend(packed.as_deref().unwrap_or(payload));
     let sum = bytes::checksum(&blob).to_le_bytes();
     blob[1..5].copy_from_slice(&sum);
-    blob
+    Ok(blob)
 }
 
-/// Number of stretches, and what follows the header. `a_line`: what a stretch takes at most.
-fn open(blob: &[u8], a_line: usize) -> Result<(usize, Cow<'_, [u8]>), ChunkError> {
+/// Number of stretches, and what follows the header.
+fn open(blob: &[u8]) -> Result<(usize, Cow<'_, [u8]>), ChunkError> {
     match blob.first() {
         Some(&VERSION) if blob.len() >= HEADER => {}
         None | Some(&VERSION) => return Err(ChunkError::Truncated),
@@ -213,7 +220,7 @@ fn open(blob: &[u8], a_line: usize) -> Result<(usize, Cow<'_, [u8]>), ChunkError
     }
     let n = usize::from(u16::from_le_bytes([blob[LINES], blob[LINES + 1]]));
     let length = word(LENGTH) as usize;
-    if length > n * a_line {
+    if length > MAX_PAYLOAD {
         return Err(ChunkError::Length(n));
     }
     let rest = &blob[HEADER..];
@@ -232,24 +239,17 @@ fn open(blob: &[u8], a_line: usize) -> Result<(usize, Cow<'_, [u8]>), ChunkError
     }
 }
 
-/// Checks a sheet's checksum; its metric is in its key.
-pub fn check(blob: &[u8], metric: MetricId) -> Result<(), ChunkError> {
-    if metric == TIMES {
-        Sheets::open(Duration::from_mins(1), blob).map(drop)
-    } else {
-        Sheet::open(blob).map(drop)
-    }
+/// Checks a sheet's checksum.
+pub fn check(blob: &[u8]) -> Result<(), ChunkError> {
+    open(blob).map(drop)
 }
-
-/// What a stretch takes at most in a sheet of times: numbers of its own, and the extents of its buckets.
-const A_LINE_OF_TIMES: usize = (7 + 4 * MAX_BUCKETS) * varint::MAX_BYTES;
-/// … and in one of a metric: a rollup's body is never longer.
-const A_LINE: usize = 1 + varint::MAX_BYTES + u16::MAX as usize;
 
 /// Sheets of one window and some GPUs, unpacked: their times, and the metrics that were asked for.
 #[derive(Clone, Debug)]
 pub struct Sheets {
     step: Duration,
+    /// Metrics that any stretch has, ascending: each has a sheet.
+    listed: Vec<MetricId>,
     lines: Vec<Line>,
     times: Vec<u8>,
     metrics: Vec<(MetricId, Result<Sheet, ChunkError>)>,
@@ -278,8 +278,16 @@ struct Sheet {
 impl Sheets {
     /// From the sheet of times. `step`: of the sums.
     pub fn open(step: Duration, times: &[u8]) -> Result<Self, ChunkError> {
-        let (n, payload) = open(times, A_LINE_OF_TIMES)?;
+        let (n, payload) = open(times)?;
         let mut rest: &[u8] = &payload;
+        let n_metrics = take(&mut rest)?;
+        let mut listed = Vec::new();
+        for _ in 0..n_metrics {
+            let metric = u16::try_from(take(&mut rest)?);
+            listed.push(MetricId(
+                metric.map_err(|_| ChunkError::Malformed("unknown metric"))?,
+            ));
+        }
         let mut lines: Vec<Line> = Vec::new();
         let mut before = Key {
             gpu: 0,
@@ -300,6 +308,7 @@ impl Sheets {
         }
         Ok(Self {
             step,
+            listed,
             lines,
             times: rest.to_vec(),
             metrics: Vec::new(),
@@ -320,6 +329,11 @@ impl Sheets {
         self.metrics.push((metric, sheet));
     }
 
+    /// Metrics that any of its stretches has: each has a sheet, which must be added before it is read.
+    pub fn listed(&self) -> &[MetricId] {
+        &self.listed
+    }
+
     /// The stretches, by GPU and time.
     pub fn lines(&self) -> &[Line] {
         &self.lines
@@ -336,7 +350,11 @@ impl Sheets {
     pub fn buckets(&self, place: usize, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
         let found = self.metrics.iter().find(|(of, _)| *of == metric);
         let Some((_, sheet)) = found else {
-            return Ok(Vec::new());
+            return if self.listed.contains(&metric) {
+                Err(ChunkError::Malformed("its sheet is missing"))
+            } else {
+                Ok(Vec::new())
+            };
         };
         let sheet = sheet.as_ref().map_err(|error| *error)?;
         let Some((shape, body)) = sheet.body(place) else {
@@ -389,7 +407,7 @@ fn take_line(rest: &mut &[u8], before: Key, begin: usize) -> Result<(Line, usize
 
 impl Sheet {
     fn open(blob: &[u8]) -> Result<Self, ChunkError> {
-        let (n, payload) = open(blob, A_LINE)?;
+        let (n, payload) = open(blob)?;
         let mut rest: &[u8] = &payload;
         let mut lengths = Vec::new();
         for _ in 0..n {

@@ -58,7 +58,7 @@ pub(crate) use history::*;
 /// What 720 ticks at 1 Hz make.
 const LENGTH: Duration = Duration::from_mins(12);
 
-const BASE: Timestamp = Timestamp::from_secs(1_700_000_000);
+pub(crate) const BASE: Timestamp = Timestamp::from_secs(1_700_000_000);
 
 fn at(secs: i64) -> Timestamp {
     Timestamp(BASE.0 + secs * 1000)

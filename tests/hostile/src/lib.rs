@@ -10,6 +10,7 @@ mod bytes;
 mod chunk;
 mod journal;
 mod rollup;
+mod sheet;
 mod wire;
 
 pub mod seed;
@@ -18,6 +19,7 @@ pub use self::bytes::{damaged, dressed};
 pub use self::chunk::chunk;
 pub use self::journal::journal;
 pub use self::rollup::rollup;
+pub use self::sheet::sheet;
 pub use self::wire::wire;
 
 /// One format.
@@ -42,7 +44,7 @@ pub struct Checked {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target {
         name: "chunk",
         check: chunk,
@@ -68,6 +70,15 @@ pub const TARGETS: [Target; 4] = [
         checked: Some(Checked {
             write: journal::write,
             reads: journal::reads,
+        }),
+    },
+    Target {
+        name: "sheet",
+        check: sheet,
+        seeds: seed::sheets,
+        checked: Some(Checked {
+            write: sheet::write,
+            reads: sheet::reads,
         }),
     },
     Target {

@@ -38,7 +38,7 @@ pub(crate) fn reads(blob: &[u8]) -> bool {
     rollup::profile_of(blob).is_ok() || CATALOGUE.iter().any(any)
 }
 
-fn sums(samples: &[Sample]) -> Vec<(Duration, Vec<u8>)> {
+pub(crate) fn sums(samples: &[Sample]) -> Vec<(Duration, Vec<u8>)> {
     let blob = chunk::encode(samples, Profile::Exact).expect("at least one sample");
     rollup::of_chunk(&blob, LENGTH).expect("samples come to sums")
 }
@@ -50,18 +50,23 @@ fn read(blob: &[u8]) {
             continue;
         };
         assert!(is_sound, "what has buckets has a profile");
-        let follow = |a: &Bucket, b: &Bucket| a.last.0 < b.first.0;
-        assert!(buckets.is_sorted_by(follow), "one after the other");
-        for bucket in buckets {
-            assert!(bucket.count > 0 && bucket.first.0 <= bucket.last.0);
-            assert!(bucket.min <= bucket.max && bucket.increase >= 0);
-            let levels = bucket.min..=bucket.max;
-            assert!(levels.contains(&bucket.last.1), "{bucket:?}");
-            if metric.kind == Kind::Gauge {
-                let times = |value: i64| i128::from(value) * i128::from(bucket.count);
-                let sums = times(bucket.min)..=times(bucket.max);
-                assert!(sums.contains(&bucket.sum), "{bucket:?}");
-            }
+        assert_sound(metric.kind, &buckets);
+    }
+}
+
+/// Samples can come to these.
+pub(crate) fn assert_sound(kind: Kind, buckets: &[Bucket]) {
+    let follow = |a: &Bucket, b: &Bucket| a.last.0 < b.first.0;
+    assert!(buckets.is_sorted_by(follow), "one after the other");
+    for bucket in buckets {
+        assert!(bucket.count > 0 && bucket.first.0 <= bucket.last.0);
+        assert!(bucket.min <= bucket.max && bucket.increase >= 0);
+        let levels = bucket.min..=bucket.max;
+        assert!(levels.contains(&bucket.last.1), "{bucket:?}");
+        if kind == Kind::Gauge {
+            let times = |value: i64| i128::from(value) * i128::from(bucket.count);
+            let sums = times(bucket.min)..=times(bucket.max);
+            assert!(sums.contains(&bucket.sum), "{bucket:?}");
         }
     }
 }

@@ -79,6 +79,12 @@ pub fn journals() -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Of times, and of metrics.
+pub fn sheets() -> Vec<Vec<u8>> {
+    let recipes: [&[u8]; 2] = [&[7; 40], b"every good boy deserves fun and a second line"];
+    recipes.into_iter().flat_map(crate::sheet::write).collect()
+}
+
 /// Of every kind of record, and a hello.
 pub fn wires() -> Vec<Vec<u8>> {
     let at = Timestamp::from_secs(START);

@@ -6,22 +6,28 @@ mod walk;
 use std::fs;
 use std::path::Path;
 
+use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqlSafeStr};
 
 use super::backup::{check_place, keep, partial};
 use super::open::{self, migrate_up, read_options, write_options};
+use super::sheets;
+use crate::chunk;
+use crate::rollup::sheet::{self, Sheets};
+use crate::rollup::{self, STEPS};
 use crate::store::{StoreError, StoreResult, journal};
-use crate::{chunk, rollup};
 
 /// Every table, those that others refer to first, and how it is walked through.
-const TABLES: [(&str, By); 13] = [
+const TABLES: [(&str, By); 15] = [
     ("gpu", By::Number),
     ("gpu_stretch", By::Key("gpu_id, length_ms")),
     ("chunk", By::Number),
     ("rollup", By::Number),
+    ("rollup_sheet_1m", By::Number),
+    ("rollup_sheet_1h", By::Number),
     ("journal", By::Number),
     ("agent_stream", By::Number),
     ("stream_mark", By::Key("stream")),
@@ -82,6 +88,7 @@ async fn salvage(database: &Path, partial: &Path) -> StoreResult<Vec<Salvaged>> 
         sqlx::query("COMMIT").execute(&mut new).await?;
         all.push(salvaged);
     }
+    keep_unsummed(&mut new).await?;
     keep_positions(&mut new).await?;
     old.close().await?;
     new.close().await?;
@@ -98,7 +105,17 @@ async fn drop_damaged(new: &mut SqliteConnection, salvaged: &mut Salvaged) -> St
         }
         "rollup" => {
             let sql = "SELECT rollup.id, coalesce(uuid, '?'), stretch_ms, blob FROM rollup LEFT JOIN gpu ON gpu.id = gpu_id";
-            drop_blobs(new, salvaged, sql, |blob| rollup::profile_of(blob).is_ok()).await?;
+            // Empty: of a chunk that has none.
+            let is_sound = |blob: &[u8]| blob.is_empty() || rollup::profile_of(blob).is_ok();
+            drop_blobs(new, salvaged, sql, is_sound).await?;
+        }
+        "rollup_sheet_1m" | "rollup_sheet_1h" => {
+            let sql = AssertSqlSafe(format!(
+                "SELECT id, 'metric ' || metric || ' of cohort ' || cohort, window_ms, blob FROM {}",
+                salvaged.table
+            ));
+            drop_blobs(new, salvaged, sql, |blob| sheet::check(blob).is_ok()).await?;
+            drop_incomplete(new, salvaged).await?;
         }
         "journal" => {
             let sql = "SELECT position, 'row', position, entries FROM journal";
@@ -115,7 +132,7 @@ async fn drop_damaged(new: &mut SqliteConnection, salvaged: &mut Salvaged) -> St
     };
     let sql = format!("DELETE FROM {} WHERE {parent}", salvaged.table);
     // Names of our own alone.
-    let gone = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(new).await?;
+    let gone = sqlx::query(AssertSqlSafe(sql)).execute(new).await?;
     if gone.rows_affected() > 0 {
         salvaged.n_kept -= gone.rows_affected();
         let n = gone.rows_affected();
@@ -126,11 +143,74 @@ async fn drop_damaged(new: &mut SqliteConnection, salvaged: &mut Salvaged) -> St
     Ok(())
 }
 
+/// A sheet, and all that belong to its times: without one of them questions would find less than there was.
+async fn drop_incomplete(new: &mut SqliteConnection, salvaged: &mut Salvaged) -> StoreResult<()> {
+    let (table, step) = (salvaged.table, sheets::step_of(salvaged.table));
+    // The name of the table is our own, here and below.
+    let groups = AssertSqlSafe(format!("SELECT DISTINCT window_ms, cohort FROM {table}"));
+    let groups: Vec<(i64, i64)> = sqlx::query_as(groups).fetch_all(&mut *new).await?;
+    for (window, cohort) in groups {
+        let rows = AssertSqlSafe(format!(
+            "SELECT metric, CASE metric WHEN 0 THEN blob END FROM {table} WHERE window_ms = $1 AND cohort = $2"
+        ));
+        let rows: Vec<(i64, Option<Vec<u8>>)> = sqlx::query_as(rows)
+            .bind(window)
+            .bind(cohort)
+            .fetch_all(&mut *new)
+            .await?;
+        let has = |metric: &MetricId| rows.iter().any(|(of, _)| *of == i64::from(metric.0));
+        let times = rows.iter().find_map(|(_, blob)| blob.as_deref());
+        let times = times.and_then(|blob| Sheets::open(step, blob).ok());
+        if times.is_some_and(|times| times.listed().iter().all(has)) {
+            continue;
+        }
+        let sql = AssertSqlSafe(format!(
+            "DELETE FROM {table} WHERE window_ms = $1 AND cohort = $2"
+        ));
+        let gone = sqlx::query(sql)
+            .bind(window)
+            .bind(cohort)
+            .execute(&mut *new)
+            .await?;
+        salvaged.n_kept -= gone.rows_affected();
+        let from = Timestamp(window);
+        let n = gone.rows_affected();
+        salvaged.lost.push(format!(
+            "{n} sheets from {from} on that belong to a lost one"
+        ));
+    }
+    // Sums may lie beside what was late, or what was lost: whoever asks looks for them.
+    let sql = AssertSqlSafe(format!("UPDATE {table} SET has_late = 1 WHERE metric = 0"));
+    sqlx::query(sql).execute(new).await?;
+    Ok(())
+}
+
+/// Chunks whose sums are lost say so, and are read sample by sample.
+async fn keep_unsummed(new: &mut SqliteConnection) -> StoreResult<()> {
+    for step in STEPS {
+        let sql = AssertSqlSafe(format!(
+            "INSERT OR IGNORE INTO rollup (step_s, stretch_ms, gpu_id, from_ms, to_ms, blob)
+             SELECT $1, stretch_ms, gpu_id, from_ms, to_ms, x'' FROM chunk
+             WHERE length_ms <= $2 AND NOT EXISTS (SELECT 1 FROM {} WHERE metric = 0
+                 AND window_ms = stretch_ms - stretch_ms % $3 AND cohort = gpu_id / $4)",
+            sheets::table_of(step)
+        ));
+        sqlx::query(sql)
+            .bind(step.as_secs() as i64)
+            .bind(sheet::longest(step).as_millis() as i64)
+            .bind(sheet::window(step).as_millis() as i64)
+            .bind(sheet::GPUS)
+            .execute(&mut *new)
+            .await?;
+    }
+    Ok(())
+}
+
 /// `sql` gives a rowid, what it is of, a time or number, and the blob.
 async fn drop_blobs(
     new: &mut SqliteConnection,
     salvaged: &mut Salvaged,
-    sql: &'static str,
+    sql: impl SqlSafeStr,
     is_sound: impl Fn(&[u8]) -> bool,
 ) -> StoreResult<()> {
     let mut bad: Vec<(i64, String)> = Vec::new();
@@ -148,7 +228,7 @@ async fn drop_blobs(
     }
     let delete = format!("DELETE FROM {} WHERE rowid = $1", salvaged.table);
     for (id, what) in bad {
-        let sql = sqlx::AssertSqlSafe(delete.clone());
+        let sql = AssertSqlSafe(delete.clone());
         sqlx::query(sql).bind(id).execute(&mut *new).await?;
         salvaged.n_kept -= 1;
         salvaged.lost.push(what);

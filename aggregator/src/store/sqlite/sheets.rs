@@ -6,6 +6,7 @@ use std::time::Duration;
 use entrenar::unit::Timestamp;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use crate::rollup::STEPS;
 use crate::rollup::sheet::{Key, Sheets};
 use crate::store::StoreResult;
 use crate::store::compact::Group;
@@ -18,6 +19,12 @@ pub(super) fn table_of(step: Duration) -> &'static str {
     } else {
         "rollup_sheet_1h"
     }
+}
+
+/// The step of the sheets in a table.
+pub(super) fn step_of(table: &str) -> Duration {
+    let of = |step: &Duration| table_of(*step) == table;
+    STEPS.into_iter().find(of).unwrap_or(STEPS[0])
 }
 
 /// What a sheet of times says of one stretch.

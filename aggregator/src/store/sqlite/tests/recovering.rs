@@ -1,7 +1,9 @@
 //! What is readable in a damaged database is kept, and what is not is named.
 
+use entrenar::metric::POWER;
+
 use super::*;
-use crate::store::contract::{holder, mark};
+use crate::store::contract::{BASE, holder, mark};
 
 /// A database with some of everything, closed.
 async fn filled() -> (PathBuf, TempDir) {
@@ -134,6 +136,44 @@ async fn all_but_the_damaged_rows_are_recovered_and_those_are_named() {
         again.journal(JournalPosition(0), 99).await.unwrap().len(),
         39
     );
+}
+
+#[tokio::test]
+async fn sums_of_which_a_part_is_damaged_are_left_out_and_their_samples_are_read() {
+    let (database, dir) = filled().await;
+    let store = SqliteStore::open(&database).await.unwrap();
+    let far = BASE + Duration::from_hours(999);
+    assert!(store.compact(far).await.unwrap() > 0);
+    store.close().await;
+    let sql = "UPDATE rollup_sheet_1m SET blob = x'0102' WHERE metric > 0";
+    meddle(&database, sql).await;
+    let out = dir.path().join("new.db");
+    let salvaged = recover(&database, &out).await.unwrap();
+    let (n_kept, lost) = of(&salvaged, "rollup_sheet_1m");
+    assert_eq!((n_kept, lost.is_empty()), (0, false));
+    let damaged = format!("metric {} of cohort 0 from ", POWER.0);
+    assert!(lost[0].starts_with(&damaged), "{lost:?}");
+    assert!(
+        lost.last().unwrap().contains("belong to a lost one"),
+        "{lost:?}"
+    );
+    let (n_kept, lost) = of(&salvaged, "rollup_sheet_1h");
+    assert_eq!((n_kept > 0, lost), (true, &[][..]));
+
+    let again = SqliteStore::open(&out).await.unwrap();
+    let gpus = [GpuUuid::from("GPU-7")];
+    let has_sums = async |step| {
+        let asked = again.rollups(&gpus, &[POWER], step, BASE, far);
+        let found = asked.await.unwrap().concat();
+        found
+            .iter()
+            .map(|stored| stored.sums.is_some())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(has_sums(Duration::from_mins(1)).await, [false]);
+    assert_eq!(has_sums(Duration::from_hours(1)).await, [true]);
+    let samples = again.chunks(&gpus[0], BASE, far).await.unwrap();
+    assert_eq!(samples[0].n_samples, 9);
 }
 
 #[tokio::test]
