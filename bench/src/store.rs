@@ -61,8 +61,8 @@ fn publish(holds: &[Hold], space: &Space) -> Result<()> {
         "{} GPUs at 1 Hz, {GENERATIONS} retention periods of {STRETCHES} stretches in fast-forward, on the disk that the \
          benches run on: chunks go after one period, sums by the minute after {KEEP_MINUTES}, sums by the hour never; of \
          every eighth GPU the last third of a stretch is late; {COMMITS} group commits a stretch, whose journal is forgotten \
-         once it is sealed; {PAST_GPUS} GPUs of the past changed hands {PAST_CHANGES} times each. Retention runs after each \
-         stretch.",
+         once it is sealed; {PAST_GPUS} GPUs of the past changed hands {PAST_CHANGES} times each. Sums are laid together and retention runs after \
+         each stretch.",
         NODES as usize * GPUS,
     ));
     let ms = |took: Duration| format!("{:.1} ms", took.as_secs_f64() * 1e3);
@@ -128,6 +128,7 @@ async fn live(database: &Path) -> Result<Vec<Hold>> {
             store.commit(flush).await?;
         }
         sealed_up_to = newest;
+        store.compact(now).await?;
         let generation = length * STRETCHES;
         let retention = Retention {
             chunks_before: now - generation,
@@ -270,6 +271,7 @@ impl Space {
         let page = number(&mut db, "SELECT page_size FROM pragma_page_size").await?;
         let free = number(&mut db, "SELECT freelist_count FROM pragma_freelist_count").await?;
         let blobs = "SELECT (SELECT sum(length(blob)) FROM chunk) + (SELECT sum(length(blob)) FROM rollup)
+            + (SELECT sum(length(blob)) FROM rollup_sheet_1m) + (SELECT sum(length(blob)) FROM rollup_sheet_1h)
             + (SELECT coalesce(sum(length(entries)), 0) FROM journal) + (SELECT sum(length(bytes)) FROM engine_snapshot)";
         let chunk_pages = "SELECT sum(pgsize) FROM dbstat JOIN sqlite_schema USING (name) WHERE tbl_name = 'chunk'";
         let stored: Vec<(Vec<u8>,)> = sqlx::query_as("SELECT blob FROM chunk")

@@ -10,7 +10,23 @@ pub(crate) fn put(bytes: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Takes one number off the front; `None` if the bytes end inside it, or if it does not fit.
+#[inline]
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
+    // Nearly all numbers are short.
+    match **bytes {
+        [low, ref rest @ ..] if low < 0x80 => {
+            *bytes = rest;
+            Some(low.into())
+        }
+        [low, high, ref rest @ ..] if high < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
+        }
+        _ => take_any(bytes),
+    }
+}
+
+fn take_any(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for (i, byte) in bytes.iter().enumerate().take(MAX_BYTES) {
         let low = u64::from(byte & 0x7f);
@@ -41,6 +57,10 @@ pub(crate) fn put_long(bytes: &mut Vec<u8>, mut value: u128) {
 
 /// Takes one number that may be longer off the front; `None` as [`take`].
 pub(crate) fn take_long(bytes: &mut &[u8]) -> Option<u128> {
+    // Where it is too long for that, nothing is taken.
+    if let Some(short) = take(bytes) {
+        return Some(short.into());
+    }
     let mut value = 0;
     for (i, byte) in bytes.iter().enumerate().take(MAX_LONG_BYTES) {
         let low = u128::from(byte & 0x7f);

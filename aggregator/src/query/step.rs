@@ -159,7 +159,7 @@ mod tests {
             (end.0 + 1 - window.from().0) / 1000
         };
         let end = Timestamp::from_secs(100 * 3600 + 120);
-        let whole = Steps::window(end, Duration::from_mins(60));
+        let whole = Steps::window(end, Duration::from_hours(1));
         assert_eq!(
             (whole.from().0, whole.to().0),
             (end.0 - 3_600_000, end.0 - 1)

@@ -197,6 +197,7 @@ pub(super) fn buckets(
 }
 
 /// When a bucket begins, and its samples.
+#[derive(Clone, Copy)]
 struct Span {
     start: Timestamp,
     extent: Extent,
@@ -343,11 +344,14 @@ fn take_metric(
     };
     // Of the buckets that have it: when, and how many samples.
     let known = match counts {
-        None => spans.iter().map(|span| span.extent).collect(),
-        Some(counts) => known_of(body, spans, &counts, flat.is_none())?,
+        None => Cow::Borrowed(spans),
+        Some(counts) => Cow::Owned(known_of(body, spans, &counts, flat.is_none())?),
     };
     let buckets = match (flat, kind) {
-        (Some(value), _) => known.iter().map(|extent| flat_at(value, extent)).collect(),
+        (Some(value), _) => known
+            .iter()
+            .map(|span| flat_at(value, &span.extent))
+            .collect(),
         (None, Kind::Gauge) => take_gauges(body, &known)?,
         (None, Kind::Counter) => take_counters(body, &known, shape)?,
     };
@@ -368,7 +372,7 @@ fn known_of(
     spans: &[Span],
     counts: &[u64],
     has_times: bool,
-) -> Result<Vec<Extent>, ChunkError> {
+) -> Result<Vec<Span>, ChunkError> {
     let mut known = Vec::with_capacity(spans.len());
     for (span, count) in spans.iter().zip(counts).filter(|(_, count)| **count > 0) {
         let (first, last) = if has_times {
@@ -381,7 +385,8 @@ fn known_of(
         if count > span.extent.count || !is_within(first) || !is_within(last) || last < first {
             return Err(ChunkError::Malformed("values outside their bucket"));
         }
-        known.push(Extent { first, last, count });
+        let extent = Extent { first, last, count };
+        known.push(Span { extent, ..*span });
     }
     Ok(known)
 }
@@ -398,12 +403,12 @@ fn flat_at(value: i64, extent: &Extent) -> Bucket {
     }
 }
 
-fn take_gauges(body: &mut &[u8], known: &[Extent]) -> Result<Vec<Bucket>, ChunkError> {
+fn take_gauges(body: &mut &[u8], known: &[Span]) -> Result<Vec<Bucket>, ChunkError> {
     let mut before = 0_i64;
     let mut buckets = Vec::with_capacity(known.len());
-    for extent in known {
+    for span in known {
         before = before.wrapping_add(unzigzag(take(body)?));
-        buckets.push(flat_at(before, extent));
+        buckets.push(flat_at(before, &span.extent));
     }
     for bucket in &mut buckets {
         let above = bucket.min.checked_add_unsigned(take(body)?);
@@ -423,14 +428,14 @@ fn take_gauges(body: &mut &[u8], known: &[Extent]) -> Result<Vec<Bucket>, ChunkE
     Ok(buckets)
 }
 
-fn take_counters(body: &mut &[u8], known: &[Extent], shape: u8) -> Result<Vec<Bucket>, ChunkError> {
+fn take_counters(body: &mut &[u8], known: &[Span], shape: u8) -> Result<Vec<Bucket>, ChunkError> {
     let mut steps = Vec::with_capacity(known.len());
     for _ in known {
         steps.push(unzigzag(take(body)?));
     }
     let mut before = 0_i64;
     let mut buckets = Vec::with_capacity(known.len());
-    for (extent, step) in known.iter().zip(steps) {
+    for (Span { extent, .. }, step) in known.iter().zip(steps) {
         let first = before.wrapping_add(step);
         let last = first.wrapping_add(unzigzag(take(body)?));
         before = last;

@@ -82,7 +82,7 @@ pub(super) fn keys(
     keys
 }
 
-/// The first and the last start of a chunk, the same of sums that lie alone, and the first and the last window of sheets.
+/// The first and the last start of a chunk, of sums that lie alone, and the first and the last window of sheets.
 pub(super) type Ends = (
     Option<i64>,
     Option<i64>,
@@ -93,11 +93,12 @@ pub(super) type Ends = (
 );
 
 /// The first and the last start of a stretch of anybody.
-pub(super) fn of_anybody(step: Duration, (a, b, c, d, e, f): Ends) -> Option<(i64, i64)> {
+pub(super) fn of_anybody(step: Duration, ends: Ends) -> Option<(i64, i64)> {
     let last_in_window = sheet::window(step).as_millis() as i64 - 1;
-    let first = [a, c, e].into_iter().flatten().min()?;
-    let last = [b, d, f.map(|window| window + last_in_window)];
-    Some((first, last.into_iter().flatten().max()?))
+    let in_sheets = ends.5.map(|window| window + last_in_window);
+    let first = [ends.0, ends.2, ends.4].into_iter().flatten().min()?;
+    let last = [ends.1, ends.3, in_sheets].into_iter().flatten().max()?;
+    Some((first, last))
 }
 
 /// Sheets of a group.

@@ -100,7 +100,11 @@ async fn look(file: &Path) -> Result<Database> {
             .await?;
         Ok(bytes as u64)
     };
-    let (rollup_bytes, chunk_bytes) = (pages("rollup").await?, pages("chunk").await?);
+    let mut rollup_bytes = 0;
+    for table in ["rollup", "rollup_sheet_1m", "rollup_sheet_1h"] {
+        rollup_bytes += pages(table).await?;
+    }
+    let chunk_bytes = pages("chunk").await?;
     let journal_bytes = pages("journal").await?;
     let mut count = async |sql: &'static str| -> Result<u64> {
         let n: i64 = sqlx::query_scalar(sql).fetch_one(&mut db).await?;
