@@ -1,7 +1,7 @@
 //! Wiring: every task, in the order in which a start needs them and a stop ends them.
 //!
 //! Start: bind, open the store, replay the journal telling nobody, then serve. Stop: agents and browsers are let go,
-//! the line commits what it took, decisions are recorded, the outbox ends.
+//! the line commits what it took, decisions are recorded, the outbox ends, the store is closed.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -51,6 +51,9 @@ const KEEP_INCIDENTS: Duration = Duration::from_hours(90 * 24);
 /// A process leaves within this time after it was told to.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the store may take to close. Then it is left as after a crash: nothing is lost, and the next start puts it right.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
 /// Why a start failed, by what the operator does about it.
 #[derive(Debug)]
 pub enum StartError {
@@ -74,15 +77,20 @@ pub struct Running {
     /// Cancelled when what is known here is no longer what is in the database: this process must end.
     pub superseded: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    store: Arc<dyn Store>,
 }
 
 impl Running {
-    /// Waits until everything has ended, after `stop`.
+    /// Waits until everything has ended, after `stop`, and the store is closed.
     pub async fn ended(self) {
         for task in self.tasks {
             if let Err(error) = task.await {
                 warn!(%error, "a task ended badly");
             }
+        }
+        let closed = tokio::time::timeout(CLOSE_WITHIN, self.store.close());
+        if closed.await.is_err() {
+            warn!("left before the database was closed; the next start puts it right");
         }
     }
 }
@@ -208,7 +216,12 @@ pub async fn start(
             warn!(%error, "the HTTP server ended");
         }
     }));
-    tasks.push(tokio::spawn(retain(store, clock, config, stop)));
+    tasks.push(tokio::spawn(retain(
+        Arc::clone(&store),
+        clock,
+        config,
+        stop,
+    )));
     Ok(Running {
         http: http_at,
         grpc: grpc_at,
@@ -216,6 +229,7 @@ pub async fn start(
         reload,
         superseded: opened.superseded,
         tasks,
+        store,
     })
 }
 
@@ -342,13 +356,21 @@ async fn retain(
             hours_before: now - config.retention_1h,
             incidents_before: now - KEEP_INCIDENTS,
         };
-        // First, so that what goes is dropped with what it lies together with.
-        match store.compact(now).await {
-            Ok(0) => {}
-            Ok(n_rows) => debug!(n_rows, "laid sums together"),
-            Err(error) => warn!(%error, "could not lay sums together"),
-        }
-        match store.retain(retention).await {
+        let work = async {
+            // First, so that what goes is dropped with what it lies together with.
+            match store.compact(now).await {
+                Ok(0) => {}
+                Ok(n_rows) => debug!(n_rows, "laid sums together"),
+                Err(error) => warn!(%error, "could not lay sums together"),
+            }
+            store.retain(retention).await
+        };
+        let dropped = tokio::select! {
+            // What is left is done after the next start.
+            () = stop.cancelled() => return,
+            dropped = work => dropped,
+        };
+        match dropped {
             Ok(0) => {}
             Ok(n_dropped) => info!(n_dropped, "dropped what is older than the retention"),
             Err(error) => warn!(%error, "could not drop old data"),

@@ -336,4 +336,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets a node: its streams, so that it is no longer expected.
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>>;
+
+    /// Finishes what is queued and lets go of the database in good order: whoever opens it next finds nothing to put
+    /// right. Later writes are refused as unavailable; a store in memory has nothing to let go of, and goes on.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }

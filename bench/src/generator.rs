@@ -50,6 +50,13 @@ impl Generator {
         Ok(serde_json::from_str(&self.answer()?)?)
     }
 
+    /// Of each agent, how many records with ticks the aggregator has said to be durable; in the order of their numbers.
+    pub fn acknowledged(&mut self) -> Result<Vec<u64>> {
+        writeln!(self.orders, "acknowledged")?;
+        self.orders.flush()?;
+        Ok(serde_json::from_str(&self.answer()?)?)
+    }
+
     /// Waits until all that was owed when it connected is sent.
     pub fn settle(&mut self, within: Duration) -> Result<()> {
         let began = entrenar::clock::instant();

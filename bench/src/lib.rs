@@ -77,7 +77,7 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "startup",
-        what: "a start with a day of history",
+        what: "starts after a crash: with a day of history, and with 10,000 GPUs",
         run: startup::run,
     },
     Bench {

@@ -86,9 +86,18 @@ pub(crate) struct Counters {
     broken: AtomicU64,
     held_back: AtomicU64,
     owed: AtomicU64,
+    /// Of each agent, what [`Generator::acknowledged`](crate::generator::Generator::acknowledged) tells.
+    acknowledged: Vec<AtomicU64>,
 }
 
 impl Counters {
+    fn of(agents: u32) -> Self {
+        Self {
+            acknowledged: (0..agents).map(|_| AtomicU64::default()).collect(),
+            ..Self::default()
+        }
+    }
+
     fn tally(&self) -> Tally {
         Tally {
             series: self.series.load(Relaxed),
@@ -115,13 +124,14 @@ pub fn play(plan: &Plan, nodes: Vec<NodeTicks>, backlog: Backlog) -> Result<()> 
     raise_file_limit()?;
     let reels = reels(plan, nodes)?;
     let runtime = Runtime::new()?;
-    let counters = Arc::<Counters>::default();
+    let counters = Arc::new(Counters::of(plan.agents));
     let (stop, stopped) = watch::channel(false);
     let mut agents = runtime.block_on(connect(plan, backlog, &reels, &counters, &stopped))?;
     answer("connected")?;
     for line in std::io::stdin().lock().lines() {
         match line?.as_str() {
             "tally" => answer(&serde_json::to_string(&counters.tally())?)?,
+            "acknowledged" => answer(&serde_json::to_string(&counters.acknowledged)?)?,
             _ => break,
         }
     }

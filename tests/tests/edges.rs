@@ -309,7 +309,7 @@ async fn people_and_agents_show_tokens_over_tls() {
 }
 
 #[tokio::test]
-async fn what_was_taken_is_there_after_a_stop_and_a_start() {
+async fn a_stop_leaves_a_whole_database_in_one_file_and_the_next_start_has_everything() {
     let dir = directory();
     let client = Client::new();
     let server = aggregator(dir.path(), &[]);
@@ -339,7 +339,12 @@ async fn what_was_taken_is_there_after_a_stop_and_a_start() {
     .await;
     assert!(agent.terminate().success());
     let before = series(&base).await;
+    assert!(dir.path().join("data/entrenar.db-wal").exists());
     assert!(server.terminate().success());
+    for left in ["entrenar.db-wal", "entrenar.db-shm"] {
+        let left = dir.path().join("data").join(left);
+        assert!(!left.exists(), "{}", left.display());
+    }
 
     let server = aggregator(dir.path(), &[]);
     let base = format!("http://{}", server.http);

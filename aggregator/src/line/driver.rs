@@ -506,6 +506,15 @@ impl Driver {
                 let result = self.store.commit(flush.clone()).await;
                 self.settle_commit((flush, in_flight, result));
             }
+            // Its snapshot covers more than the one before, but that it is kept is known only now.
+            if let Some(row) = self.line.take_forgettable() {
+                let forgets = Flush {
+                    forget_journal: Some(row),
+                    ..Flush::default()
+                };
+                // Where it fails the next start reads some rows more.
+                let _ = self.store.commit(forgets).await;
+            }
         };
         if tokio::time::timeout(LAST_COMMIT, last).await.is_err() {
             warn!("left before the last commit was done; agents will send that data again");

@@ -83,17 +83,24 @@ impl Line {
                 bytes: self.engine.snapshot(),
             });
         }
-        flush.forget_journal = self.forgettable().filter(|row| *row > self.forgotten);
-        self.forgotten = self.forgotten.max(flush.forget_journal.unwrap_or_default());
+        flush.forget_journal = self.take_forgettable();
         self.pending_bytes = 0;
         self.group.0 += 1;
         Some((flush, in_flight))
     }
 
-    /// The last commit of a process: everything that waits, with a snapshot, so that the next start replays nothing.
+    /// The last commit of a process: everything that waits, with a snapshot, so that the next start replays nothing into
+    /// the engine, and into the head what is not sealed.
     pub fn take_last_flush(&mut self, now: Timestamp) -> Option<(Flush, InFlight)> {
         self.last_snapshot = None;
         self.take_flush(now, true)
+    }
+
+    /// The journal row up to which nothing is needed any more, where that is further than what was forgotten before.
+    pub fn take_forgettable(&mut self) -> Option<JournalPosition> {
+        let row = self.forgettable().filter(|row| *row > self.forgotten)?;
+        self.forgotten = row;
+        Some(row)
     }
 
     fn snapshot_due(&self, now: Timestamp) -> bool {

@@ -490,6 +490,10 @@ impl Store for MemoryStore {
             Ok(())
         })
     }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 #[cfg(test)]

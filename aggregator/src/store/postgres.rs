@@ -96,12 +96,6 @@ impl PostgresStore {
         })
     }
 
-    /// Finishes what is queued, and lets another aggregator have the database. Later writes are refused as unavailable.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
     /// How long the writer was held by each kind of work since the start: nothing else was written meanwhile.
     pub fn holds(&self) -> Vec<Hold> {
         self.writer.holds()
@@ -230,5 +224,13 @@ impl Store for PostgresStore {
 
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {
         Box::pin(self.writer.forget_node(node.clone()))
+    }
+
+    /// Another aggregator may have the database.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.readers.close().await;
+            self.writer.close().await;
+        })
     }
 }

@@ -85,15 +85,6 @@ impl SqliteStore {
         })
     }
 
-    /// Finishes what is queued, folds the write-ahead log into the file and lets go of it. Later writes are refused as
-    /// unavailable.
-    pub async fn close(&self) {
-        // Readers first: only the last connection folds the log into the file, and a read-only one cannot.
-        self.readers.close().await;
-        self.folding.stop().await;
-        self.writer.close().await;
-    }
-
     /// How long the writer was held by each kind of work since the start: nothing else was written meanwhile.
     pub fn holds(&self) -> Vec<Hold> {
         self.writer.holds()
@@ -222,5 +213,15 @@ impl Store for SqliteStore {
 
     fn forget_node(&self, node: &NodeId) -> BoxFuture<'_, StoreResult<()>> {
         Box::pin(self.writer.forget_node(node.clone()))
+    }
+
+    /// The write-ahead log is folded into the file.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // Readers first: only the last connection folds the log into the file, and a read-only one cannot.
+            self.readers.close().await;
+            self.folding.stop().await;
+            self.writer.close().await;
+        })
     }
 }

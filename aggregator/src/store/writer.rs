@@ -246,6 +246,9 @@ impl<H: Hand> Work<H> {
             }
         }
         self.urgent_first().await;
+        while self.forget.is_some() {
+            self.forget_some().await;
+        }
         if let Err(error) = self.hand.close().await {
             warn!(%error, "could not close the database in good order");
         }

@@ -84,6 +84,7 @@ impl Frame {
 
 /// An agent that is not connected yet.
 pub(super) struct Agent {
+    number: u32,
     reel: Arc<Reel>,
     /// Frames that this agent is ahead of others with the same reel, so that no two send the same at one time.
     ahead: usize,
@@ -113,6 +114,7 @@ impl Agent {
         let mut hello = hello(plan, number, copy, &reel.gpus);
         hello.next_seq += u64::from(backlog.records);
         Self {
+            number,
             ahead: copy * 37,
             backlog,
             hello,
@@ -152,6 +154,8 @@ impl Agent {
             played: seq,
             sent_of_backlog: 0,
             began_at: Timestamp(0),
+            ticked_at: Timestamp(0),
+            n_holders: 0,
             durable: 0,
         })
     }
@@ -238,6 +242,9 @@ pub(super) struct Connected {
     sent_of_backlog: u32,
     /// When the first live tick was, or would have been.
     began_at: Timestamp,
+    /// Of the newest live tick.
+    ticked_at: Timestamp,
+    n_holders: u64,
     durable: u64,
 }
 
@@ -255,6 +262,7 @@ impl Connected {
         let since = self.since();
         for change in self.agent.holder_changes(since) {
             self.seq += 1;
+            self.n_holders += 1;
             let record = Record {
                 seq: self.seq,
                 body: Body::Holder(change),
@@ -300,7 +308,9 @@ impl Connected {
         self.seq += 1;
         let place = self.played;
         self.played += 1;
-        let now = clock::now();
+        // Of two samples of a GPU at one instant one is a repetition: on a busy machine several ticks are made at once.
+        let now = clock::now().max(self.ticked_at + Duration::from_millis(1));
+        self.ticked_at = now;
         if self.began_at.0 == 0 {
             self.began_at = now;
         }
@@ -358,6 +368,9 @@ impl Connected {
         let more = durable - self.durable.min(durable);
         self.agent.counters.durable_records.fetch_add(more, Relaxed);
         self.durable += more;
+        if let Some(own) = (self.agent.counters.acknowledged).get(self.agent.number as usize) {
+            own.store(self.durable.saturating_sub(self.n_holders), Relaxed);
+        }
     }
 
     async fn settle(&mut self) -> Option<()> {
