@@ -162,6 +162,40 @@ impl Head {
         held.note_latest(arrival.at, values)
     }
 
+    /// Takes in what another head has, of group commits before all of this one's. No sample is in both.
+    pub fn absorb(&mut self, older: Self) {
+        for (gpu, theirs) in older.gpus {
+            let held = self.gpus.entry(gpu).or_default();
+            for stretch in theirs.stretches {
+                let same = |ours: &&mut OpenStretch| {
+                    !ours.sealing && ours.start == stretch.start && ours.length == stretch.length
+                };
+                *self.begun_in.entry(stretch.first_group).or_default() += 1;
+                match held.stretches.iter_mut().find(same) {
+                    Some(ours) => {
+                        release(&mut self.begun_in, ours.first_group);
+                        ours.join(stretch);
+                    }
+                    None => {
+                        held.stretches.push(stretch);
+                        self.n_stretches += 1;
+                    }
+                }
+            }
+            if held.latest_at < theirs.latest_at {
+                (held.latest_at, held.latest) = (theirs.latest_at, theirs.latest);
+            }
+            if held.slow_at < theirs.slow_at {
+                (held.slow_at, held.slow) = (theirs.slow_at, theirs.slow);
+            }
+            held.seal_at = Timestamp(i64::MIN);
+        }
+        let later = std::mem::replace(&mut self.durable, older.durable);
+        self.durable.extend(later);
+        self.drop_old_groups();
+        self.look_at = Timestamp(i64::MIN);
+    }
+
     /// A group commit is durable: what came with it may be sealed, and the journal row is known.
     pub fn committed(&mut self, group: Group, position: JournalPosition) {
         self.durable.push_back((group, position));

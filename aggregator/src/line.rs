@@ -9,6 +9,7 @@ pub mod keep;
 mod lag;
 mod look;
 pub(crate) mod offset;
+pub mod past;
 mod seat;
 mod stream;
 pub mod view;
@@ -85,6 +86,8 @@ pub struct Line {
     recent_holders: VecDeque<HolderChange>,
     /// The group commit that `pending` will be.
     group: Group,
+    /// The journal up to the engine's snapshot is still being read.
+    awaits_past: bool,
     forgotten: JournalPosition,
     /// The row up to which marks and a snapshot are kept, and when they were.
     last_snapshot: Option<(JournalPosition, Timestamp)>,
@@ -107,6 +110,7 @@ impl Line {
             pending_holders: Vec::new(),
             recent_holders: VecDeque::new(),
             group: Group(1),
+            awaits_past: false,
             forgotten: JournalPosition(0),
             last_snapshot: None,
             advanced_to: Timestamp(0),

@@ -1,6 +1,7 @@
 //! Wiring: every task, in the order in which a start needs them and a stop ends them.
 //!
-//! Start: bind, open the store, replay the journal telling nobody, then serve. Stop: agents and browsers are let go,
+//! Start: bind, open the store, replay the journal telling nobody, but for what the engine's snapshot covers, which is read
+//! beside the present, then serve. Stop: agents and browsers are let go,
 //! the line commits what it took, decisions are recorded, the outbox ends, the store is closed.
 
 use std::net::SocketAddr;
@@ -14,10 +15,10 @@ use anyhow::{Context, anyhow};
 use entrenar::clock::{Clock, SystemClock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::access::{Access, Protection, may_listen};
 use crate::andon::RuleBook;
@@ -26,6 +27,7 @@ use crate::database::Database;
 use crate::ingest::{self, Ingest};
 use crate::leave::Leave;
 use crate::line::driver::{Driver, LineHandle};
+use crate::line::past::Past;
 use crate::line::{Line, LineConfig};
 use crate::notify::decider::Decider;
 use crate::notify::heartbeat;
@@ -41,6 +43,9 @@ use crate::{access, tls, web};
 
 /// Journal rows read at once while replaying.
 const REPLAY_PAGE: usize = 64;
+
+/// Wait before the journal is read again that could not be read.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often old data is dropped.
 const RETAIN_EVERY: Duration = Duration::from_mins(1);
@@ -127,7 +132,7 @@ pub async fn start(
         routes: receivers.routes(),
         profile: config.history_profile,
     };
-    let line = recover(&store, line_config, clock.as_ref())
+    let (line, past) = recover(&store, line_config, clock.as_ref())
         .await
         .map_err(StartError::Failed)?;
     if let Some(waiting) = opened.waiting {
@@ -160,6 +165,17 @@ pub async fn start(
         driver.run(driver_stop).await;
         last_stop.cancel();
     })];
+    let (say_whole, is_whole) = watch::channel(past.is_none());
+    if let Some(past) = past {
+        let (store, line) = (Arc::clone(&store), line.clone());
+        tasks.push(tokio::spawn(read_past(
+            store,
+            line,
+            past,
+            say_whole,
+            stop.clone(),
+        )));
+    }
     tasks.push(tokio::spawn(decider.run(outbox_stop.clone())));
     tasks.push(tokio::spawn(outbox.run(outbox_stop.clone())));
     if let Some(beat) = receivers.heartbeat {
@@ -207,7 +223,7 @@ pub async fn start(
         loopback: http_at.ip().is_loopback(),
         metrics_max_gpus: config.metrics_max_gpus,
         profile: config.history_profile,
-        gate: web::Gate::default(),
+        gate: web::Gate::new(is_whole),
         stop: stop.clone(),
     });
     let served = web::serve(http, https, web::router(web), stop.clone());
@@ -304,19 +320,19 @@ fn default_url(config: &Config, http: SocketAddr) -> String {
     format!("{scheme}://{http}")
 }
 
-/// Snapshot and journal become a line again.
+/// Snapshot and journal become a line again, but for what the snapshot covers.
 async fn recover(
     store: &Arc<dyn Store>,
     config: LineConfig,
     clock: &dyn Clock,
-) -> anyhow::Result<Line> {
+) -> anyhow::Result<(Line, Option<Past>)> {
     let began = clock.monotonic();
     let recovered = store
         .recover()
         .await
         .context("could not read what the database remembers")?;
-    let mut line = Line::recover(config, recovered, clock.now());
-    let mut after = JournalPosition(0);
+    let (mut line, past) = Line::recover_split(config, recovered, clock.now());
+    let mut after = past.as_ref().map_or(JournalPosition(0), |past| past.upto);
     let mut n_rows = 0_usize;
     loop {
         let rows = store
@@ -335,7 +351,61 @@ async fn recover(
         let took_ms = clock.monotonic().saturating_sub(began).as_millis() as u64;
         info!(n_rows, took_ms, "journal replayed");
     }
-    Ok(line)
+    Ok((line, past))
+}
+
+/// Reads what the snapshot covers of the journal, and hands it to the line. A database that is away is waited for: until then
+/// nothing is sealed.
+async fn read_past(
+    store: Arc<dyn Store>,
+    line: LineHandle,
+    mut past: Past,
+    is_whole: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    let began = SystemClock.monotonic();
+    let mut after = JournalPosition(0);
+    let mut n_rows = 0_usize;
+    while after < past.upto {
+        let rows = tokio::select! {
+            () = stop.cancelled() => return,
+            rows = store.journal(after, REPLAY_PAGE) => rows,
+        };
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                warn!(%error, "could not read the journal of the last minutes; trying again");
+                tokio::time::sleep(READ_AGAIN_AFTER).await;
+                continue;
+            }
+        };
+        let Some((last, _)) = rows.last() else { break };
+        after = *last;
+        n_rows += rows.len();
+        let replayed = tokio::task::spawn_blocking(move || {
+            for (position, entries) in rows {
+                past.replay(position, entries);
+            }
+            past
+        });
+        match replayed.await {
+            Ok(further) => past = further,
+            Err(error) => {
+                error!(%error, "reading the journal of the last minutes broke off: restart the aggregator");
+                return;
+            }
+        }
+    }
+    let head = past.into_head();
+    // Where the line is gone, the next start reads it again.
+    if line.ask(move |line| line.absorb(head)).await.is_ok() {
+        is_whole.send_replace(true);
+        let took_ms = SystemClock.monotonic().saturating_sub(began).as_millis() as u64;
+        info!(
+            n_rows,
+            took_ms, "journal of the time before the snapshot read"
+        );
+    }
 }
 
 async fn retain(

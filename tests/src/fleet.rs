@@ -13,16 +13,20 @@ use entrenar::sim::{NodeState, SimConfig, SimFleet};
 use entrenar::unit::Timestamp;
 use entrenar_aggregator::andon::{CordKey, RuleBook, Severity};
 use entrenar_aggregator::incident::{CloseReason, Decision, Incident, NoticeEvent};
+use entrenar_aggregator::line::past::Past;
 use entrenar_aggregator::line::{ConnectionId, Line, LineConfig};
 use entrenar_aggregator::notify::route::{Route, Routes};
 use entrenar_aggregator::query::{self, Budget, Point, Question};
 use entrenar_aggregator::store::memory::MemoryStore;
-use entrenar_aggregator::store::{IncidentFilter, JournalPosition, Store};
+use entrenar_aggregator::store::{IncidentFilter, JournalPosition, JournalRow, Store};
 
 use agent::Agent;
 
 /// Journal rows read at once by a start.
 const REPLAY_PAGE: usize = 64;
+
+/// Ticks after a start at which the rest of the journal is read.
+const PAST_READ_AFTER: u32 = 7;
 
 /// A message to the one receiver, as the store has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +55,8 @@ pub struct Fleet {
     sim: SimFleet,
     agents: Vec<Agent>,
     line: Option<Line>,
+    /// Of the last start, and the ticks until it is read.
+    past: Option<(Past, u32)>,
     store: Arc<MemoryStore>,
     config: LineConfig,
     now: Timestamp,
@@ -83,6 +89,7 @@ impl Fleet {
             agents: agents.map(|(n, node)| Agent::new(n, node, now)).collect(),
             sim,
             line: None,
+            past: None,
             store: Arc::new(MemoryStore::default()),
             config,
             now,
@@ -269,6 +276,7 @@ impl Fleet {
     /// The aggregator dies as by kill -9: what is not kept is gone, and all connections break.
     pub fn kill_aggregator(&mut self) {
         self.line = None;
+        self.past = None;
         for agent in &mut self.agents {
             agent.hang_up(None);
         }
@@ -277,19 +285,44 @@ impl Fleet {
     /// It comes back from what the store remembers.
     pub fn start_aggregator(&mut self) {
         let recovered = now(self.store.recover()).expect("recovered");
-        let mut line = Line::recover(self.config.clone(), recovered, self.now);
-        let mut after = JournalPosition(0);
-        loop {
-            let rows = now(self.store.journal(after, REPLAY_PAGE)).expect("read");
-            let Some((last, _)) = rows.last() else { break };
-            after = *last;
-            for (position, entries) in rows {
-                line.replay(position, entries);
-            }
+        let (mut line, past) = Line::recover_split(self.config.clone(), recovered, self.now);
+        let after = past.as_ref().map_or(JournalPosition(0), |past| past.upto);
+        for (position, entries) in self.journal_after(after) {
+            line.replay(position, entries);
         }
         line.start(self.now);
         self.line = Some(line);
+        self.past = past.map(|past| (past, PAST_READ_AFTER));
         self.settle();
+    }
+
+    fn journal_after(&self, mut after: JournalPosition) -> Vec<JournalRow> {
+        let mut all = Vec::new();
+        loop {
+            let rows = now(self.store.journal(after, REPLAY_PAGE)).expect("read");
+            let Some((last, _)) = rows.last() else {
+                return all;
+            };
+            after = *last;
+            all.extend(rows);
+        }
+    }
+
+    /// What the snapshot covers is read some ticks after a start, while agents speak already.
+    fn read_past(&mut self) {
+        let Some((mut past, ticks_left)) = self.past.take() else {
+            return;
+        };
+        if ticks_left > 0 {
+            self.past = Some((past, ticks_left - 1));
+            return;
+        }
+        for (position, entries) in self.journal_after(JournalPosition(0)) {
+            past.replay(position, entries);
+        }
+        if let Some(line) = &mut self.line {
+            line.absorb(past.into_head());
+        }
     }
 
     fn tick(&mut self) {
@@ -298,6 +331,7 @@ impl Fleet {
         for n in 0..self.agents.len() {
             self.tick_agent(n);
         }
+        self.read_past();
         if let Some(line) = &mut self.line {
             line.advance(self.now, self.is_jammed);
         }

@@ -103,6 +103,20 @@ impl OpenStretch {
         self.insert(self.offset(at), values);
     }
 
+    /// Takes in the samples of another one of the same time, of which it has none.
+    pub(super) fn join(&mut self, other: Self) {
+        self.opened_at = self.opened_at.min(other.opened_at);
+        self.touched_at = self.touched_at.max(other.touched_at);
+        self.first_group = self.first_group.min(other.first_group);
+        self.last_group = self.last_group.max(other.last_group);
+        for mut run in std::iter::once(other.newest).chain(other.late) {
+            if self.newest.end < run.end {
+                std::mem::swap(&mut self.newest, &mut run);
+            }
+            self.late.push(run);
+        }
+    }
+
     /// How many samples it holds.
     pub(super) fn len(&self) -> usize {
         self.runs().map(|run| run.offsets.len()).sum()

@@ -357,3 +357,42 @@ fn a_slow_metric_is_known_from_when_it_was_read_and_a_fast_one_from_now() {
     assert_eq!(samples.len(), 1);
     assert_eq!(samples[0].1.get(TEMPERATURE), Some(40));
 }
+
+proptest! {
+    #[test]
+    fn a_head_that_takes_in_an_older_one_is_as_if_it_had_heard_everything_itself(
+        arrivals in proptest::collection::btree_map(0..2000_i64, 0..900_i64, 1..60),
+        cut in 0..3000_i64,
+    ) {
+        let base = stretch_start(1_000_000);
+        let mut arrivals: Vec<(i64, i64)> = arrivals.into_iter().collect();
+        arrivals.sort_by_key(|(at, late)| at + late);
+        let (mut whole, mut older, mut newer) = (Head::default(), Head::default(), Head::default());
+        for (at, late) in arrivals {
+            push(&mut whole, base + at, late);
+            let half = if at + late < cut { &mut older } else { &mut newer };
+            push(half, base + at, late);
+        }
+        newer.absorb(older);
+        prop_assert_eq!(times(&newer), times(&whole));
+        prop_assert_eq!(newer.last(&gpu("a"), POWER), whole.last(&gpu("a"), POWER));
+        prop_assert_eq!(newer.oldest_needed(), whole.oldest_needed());
+        let far = Timestamp::from_secs(base + 100_000);
+        let sealed = |head: &mut Head| {
+            let mut sealed = BTreeMap::new();
+            loop {
+                let chunks = head.take_sealable(far);
+                if chunks.is_empty() {
+                    return sealed;
+                }
+                head.sealed(chunks.iter().map(|chunk| (&chunk.gpu, chunk.stretch)));
+                for chunk in chunks {
+                    sealed.entry(chunk.stretch).or_insert_with(Vec::new).extend(decode_all(&chunk.blob).unwrap());
+                }
+            }
+        };
+        prop_assert_eq!(sealed(&mut newer), sealed(&mut whole));
+        prop_assert_eq!(newer.forgettable(), whole.forgettable());
+        prop_assert_eq!(newer.size().stretches, 0);
+    }
+}

@@ -55,7 +55,12 @@ impl Line {
     /// One group commit, with everything that is due. `all_decided`: no decision is on its way to the store; only
     /// then may a snapshot be taken, for it contains them.
     pub fn take_flush(&mut self, now: Timestamp, all_decided: bool) -> Option<(Flush, InFlight)> {
-        let sealed = self.head.take_sealable(now);
+        // A stretch of which a part is still being read would be sealed twice.
+        let sealed = if self.awaits_past {
+            Vec::new()
+        } else {
+            self.head.take_sealable(now)
+        };
         let snapshot = self.snapshot_due(now) && all_decided && self.effects.decisions.is_empty();
         if !self.has_pending() && sealed.is_empty() && !snapshot {
             return None;
@@ -110,6 +115,9 @@ impl Line {
 
     /// Journal rows up to here are in sealed chunks, in a kept snapshot, and in kept marks.
     fn forgettable(&self) -> Option<JournalPosition> {
+        if self.awaits_past {
+            return None;
+        }
         let (snapshot, _) = self.last_snapshot?;
         Some(snapshot.min(self.head.forgettable()?))
     }

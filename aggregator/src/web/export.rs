@@ -37,7 +37,7 @@ pub(super) async fn export(
     let filter = words.filter()?;
     let job = words.one("job")?;
     words.finish()?;
-    let permit = web.gate.export()?;
+    let permit = web.gate.export().await?;
     let mut seats = history::seats(&web, &filter).await?;
     // A row says where its GPU sits.
     seats.retain(|seat| seat.place.is_some());
