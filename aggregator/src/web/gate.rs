@@ -22,7 +22,7 @@ const RETRY_AFTER_S: u64 = 2;
 const RETRY_EXPORT_AFTER_S: u64 = 60;
 
 /// After a start, how long a question waits until what was not sealed before is read.
-const PAST_PATIENCE: Duration = Duration::from_secs(10);
+const PAST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The way in to what is stored.
 #[derive(Debug)]
