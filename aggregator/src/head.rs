@@ -171,15 +171,12 @@ impl Head {
                     !ours.sealing && ours.start == stretch.start && ours.length == stretch.length
                 };
                 *self.begun_in.entry(stretch.first_group).or_default() += 1;
-                match held.stretches.iter_mut().find(same) {
-                    Some(ours) => {
-                        release(&mut self.begun_in, ours.first_group);
-                        ours.join(stretch);
-                    }
-                    None => {
-                        held.stretches.push(stretch);
-                        self.n_stretches += 1;
-                    }
+                if let Some(ours) = held.stretches.iter_mut().find(same) {
+                    release(&mut self.begun_in, ours.first_group);
+                    ours.join(stretch);
+                } else {
+                    held.stretches.push(stretch);
+                    self.n_stretches += 1;
                 }
             }
             if held.latest_at < theirs.latest_at {
