@@ -61,7 +61,8 @@ pub fn longest(step: Duration) -> Duration {
 
 /// The start of the window in which a stretch begins.
 pub fn window_of(step: Duration, stretch: Timestamp) -> Timestamp {
-    Timestamp(stretch.0 - stretch.0.rem_euclid(window(step).as_millis() as i64))
+    let into = stretch.0.rem_euclid(window(step).as_millis() as i64);
+    Timestamp(stretch.0.saturating_sub(into))
 }
 
 /// Whose sums.

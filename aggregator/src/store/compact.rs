@@ -76,17 +76,38 @@ pub(super) fn groups(step: Duration, rows: Vec<Row>, is_all: bool) -> BTreeMap<G
     groups
 }
 
-/// What goes into the place of some rows.
+/// Sums that were laid together.
 #[derive(Debug)]
 pub(super) struct Compacted {
+    pub(super) put: NewSheets,
+    /// Rows that go then, with how their blobs begin: one that was written anew meanwhile stays.
+    pub(super) rows: Vec<OldRow>,
+}
+
+/// What goes into the place of a group's sheets.
+#[derive(Debug)]
+pub(super) struct NewSheets {
     pub(super) step: Duration,
     pub(super) group: Group,
     /// First and last sample.
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
     pub(super) sheets: Vec<(MetricId, Vec<u8>)>,
-    /// Rows that go, with how their blobs begin: one that was written anew meanwhile stays.
-    pub(super) rows: Vec<(Row, Vec<u8>)>,
+}
+
+/// A row whose sums are in sheets.
+pub(super) type OldRow = (Row, Vec<u8>);
+
+/// A transaction of the writer on the way from rows to sheets, in this order. What is in both is the same, and rows are
+/// right: so each is harmless without those that follow, and what is left after a crash is laid together again.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// New sheets, beside which rows must be looked for.
+    Put(NewSheets),
+    /// Some rows go.
+    Drop(Duration, Group, Vec<OldRow>),
+    /// Rows need no longer be looked for, unless there are some.
+    Settle(Duration, Group),
 }
 
 /// Where it is, stretch, GPU, first and last sample, and the sums.
@@ -124,11 +145,13 @@ pub(super) fn put_together(
     }
     let sheets = parts.sheets()?;
     Ok(parts.extent().map(|(from, to)| Compacted {
-        step,
-        group,
-        from,
-        to,
-        sheets,
+        put: NewSheets {
+            step,
+            group,
+            from,
+            to,
+            sheets,
+        },
         rows,
     }))
 }

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::{
     Attempt, Durable, Flush, Hold, JournalPosition, Retention, SealedChunk, StoreError,
     StoreResult,
-    compact::Compacted,
+    compact::{Change, Compacted},
     hold::Holds,
     retain::{Old, Pace, Slice},
 };
@@ -71,8 +71,8 @@ pub(super) trait Hand: Send + 'static {
     fn drop_some(&mut self, old: Old, rows: i64)
     -> impl Future<Output = StoreResult<Slice>> + Send;
 
-    /// Puts sheets in the place of some rows of sums; answers how many went.
-    fn compact(&mut self, compacted: Compacted) -> impl Future<Output = StoreResult<u64>> + Send;
+    /// One step from rows of sums to sheets; answers how many rows went.
+    fn compact(&mut self, change: Change) -> impl Future<Output = StoreResult<u64>> + Send;
 
     /// Runs statements, for tests.
     #[cfg(test)]
@@ -96,7 +96,8 @@ enum Patient {
     /// One slice of so many rows; answered with how long it took.
     Retain(Old, i64, Answer<(Slice, Duration)>),
     ForgetNode(NodeId, Answer<()>),
-    Compact(Box<Compacted>, Answer<u64>),
+    /// Answered with how many rows went, and how long it took.
+    Compact(Box<Change>, Answer<(u64, Duration)>),
     Close,
     #[cfg(test)]
     Execute(&'static str, Answer<()>),
@@ -159,9 +160,25 @@ impl Writer {
             .await
     }
 
-    /// Puts sheets in the place of some rows of sums; answers how many went.
+    /// Puts sheets in the place of rows of sums, slice by slice; answers how many went. Commits go in between.
     pub(super) async fn compact(&self, compacted: Compacted) -> StoreResult<u64> {
-        self.patiently(|answer| Patient::Compact(Box::new(compacted), answer))
+        let Compacted { put, mut rows } = compacted;
+        let (step, group) = (put.step, put.group);
+        self.change(Change::Put(put)).await?;
+        let (mut gone, mut pace) = (0, Pace::default());
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(pace.rows() as usize));
+            let (n_rows, took) = self.change(Change::Drop(step, group, rows)).await?;
+            gone += n_rows;
+            pace.took(took);
+            rows = rest;
+        }
+        self.change(Change::Settle(step, group)).await?;
+        Ok(gone)
+    }
+
+    async fn change(&self, change: Change) -> StoreResult<(u64, Duration)> {
+        self.patiently(|answer| Patient::Compact(Box::new(change), answer))
             .await
     }
 
@@ -299,11 +316,11 @@ impl<H: Hand> Work<H> {
             Patient::ForgetNode(node, answer) => {
                 let _ = answer.send(self.hand.forget_node(node).await);
             }
-            Patient::Compact(compacted, answer) => {
+            Patient::Compact(change, answer) => {
                 let began = SystemClock.monotonic();
-                let gone = self.hand.compact(*compacted).await;
-                self.took("compact sums", began);
-                let _ = answer.send(gone);
+                let gone = self.hand.compact(*change).await;
+                let took = self.took("compact sums", began);
+                let _ = answer.send(gone.map(|gone| (gone, took)));
             }
             Patient::Close => {}
             #[cfg(test)]

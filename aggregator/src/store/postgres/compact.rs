@@ -1,5 +1,5 @@
 //! Laying together the sums of stretches that are over. Read and put together beside the writer, which then changes one
-//! for the other in a transaction of its own.
+//! for the other in short transactions.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::rollup::STEPS;
 use crate::rollup::sheet;
 use crate::store::StoreResult;
 use crate::store::compact::{
-    self, ALWAYS, Compacted, Group, Loose, ROWS_A_ROUND, TELLING_BYTES, all_sheets, put_together,
+    self, ALWAYS, Change, Compacted, Group, Loose, NewSheets, OldRow, ROWS_A_ROUND, TELLING_BYTES,
+    all_sheets, put_together,
 };
 use crate::store::sums::Found;
 use crate::store::writer::Writer;
@@ -99,41 +100,70 @@ async fn gather(
     }))
 }
 
-/// Changes rows for sheets, in one transaction; answers how many rows went.
-pub(super) async fn keep(
+/// One step from rows to sheets, in a transaction of its own; answers how many rows went.
+pub(super) async fn change(
     db: &mut PgConnection,
     memory: &mut Memory,
-    compacted: Compacted,
+    change: Change,
 ) -> StoreResult<u64> {
-    let table = sheets_of(compacted.step);
-    partition::make(db, &mut memory.parts, table, [compacted.group.window]).await?;
+    if let Change::Put(new) = &change {
+        let table = sheets_of(new.step);
+        partition::make(db, &mut memory.parts, table, [new.group.window]).await?;
+    }
     begin(db).await?;
-    let done = change(db, compacted).await;
+    let done = match change {
+        Change::Put(sheets) => put(db, sheets).await,
+        Change::Drop(step, group, rows) => drop_rows(db, step, group, &rows).await,
+        Change::Settle(step, group) => settle(db, step, group).await,
+    };
     finish(db, done).await
 }
 
-async fn change(tx: &mut PgConnection, compacted: Compacted) -> StoreResult<u64> {
-    let Compacted { step, group, .. } = compacted;
-    let (loose, sheets) = (table_of(step), sheets_of(step).name());
-    let (began, ended) = group.stretches(step);
-    let (first, last) = group.gpus();
+async fn put(tx: &mut PgConnection, new: NewSheets) -> StoreResult<u64> {
+    let (table, group) = (sheets_of(new.step).name(), new.group);
     let drop_old = AssertSqlSafe(format!(
-        "DELETE FROM {sheets} WHERE window_ms = $1 AND cohort = $2"
+        "DELETE FROM {table} WHERE window_ms = $1 AND cohort = $2"
     ));
     sqlx::query(drop_old)
         .bind(group.window.0)
         .bind(group.cohort)
         .execute(&mut *tx)
         .await?;
-    let (nodes, stretches, gpus) = columns(compacted.rows.iter().map(|(row, _)| row));
-    let telling: Vec<&[u8]> = compacted.rows.iter().map(|(_, t)| t.as_slice()).collect();
-    let drop_rows = AssertSqlSafe(format!(
-        "DELETE FROM {loose} USING unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[])
+    let insert = AssertSqlSafe(format!(
+        "INSERT INTO {table} (window_ms, cohort, metric, from_ms, to_ms, has_late, blob)
+         SELECT $1, $2, metric, $3, $4, 1, blob FROM unnest($5::bigint[], $6::bytea[]) AS new (metric, blob)"
+    ));
+    let metrics = new.sheets.iter().map(|(metric, _)| i64::from(metric.0));
+    let blobs = new.sheets.iter().map(|(_, blob)| blob.as_slice());
+    sqlx::query(insert)
+        .bind(group.window.0)
+        .bind(group.cohort)
+        .bind(new.from.0)
+        .bind(new.to.0)
+        .bind(metrics.collect::<Vec<_>>())
+        .bind(blobs.collect::<Vec<_>>())
+        .execute(tx)
+        .await?;
+    Ok(0)
+}
+
+async fn drop_rows(
+    tx: &mut PgConnection,
+    step: Duration,
+    group: Group,
+    rows: &[OldRow],
+) -> StoreResult<u64> {
+    let (began, ended) = group.stretches(step);
+    let (nodes, stretches, gpus) = columns(rows.iter().map(|(row, _)| row));
+    let telling: Vec<&[u8]> = rows.iter().map(|(_, telling)| telling.as_slice()).collect();
+    let sql = AssertSqlSafe(format!(
+        "DELETE FROM {} USING unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[])
              AS old (node, start, number, telling)
          WHERE stretch_ms = start AND gpu_id = number AND node_id = node
-             AND stretch_ms >= $5 AND stretch_ms < $6 AND substring(blob FROM 1 FOR $7) = telling"
+             AND stretch_ms >= $5 AND stretch_ms < $6 AND substring(blob FROM 1 FOR $7) = telling",
+        table_of(step)
     ));
-    let gone = sqlx::query(drop_rows)
+    let gone = sqlx::query(sql)
         .bind(nodes)
         .bind(stretches)
         .bind(gpus)
@@ -141,38 +171,30 @@ async fn change(tx: &mut PgConnection, compacted: Compacted) -> StoreResult<u64>
         .bind(began)
         .bind(ended)
         .bind(TELLING_BYTES as i32)
-        .execute(&mut *tx)
+        .execute(tx)
         .await?;
-    let has_late = AssertSqlSafe(format!(
-        "SELECT EXISTS (SELECT FROM {loose} WHERE stretch_ms >= $1 AND stretch_ms < $2 AND gpu_id BETWEEN $3 AND $4)"
+    Ok(gone.rows_affected())
+}
+
+async fn settle(tx: &mut PgConnection, step: Duration, group: Group) -> StoreResult<u64> {
+    let (began, ended) = group.stretches(step);
+    let (first, last) = group.gpus();
+    let sql = AssertSqlSafe(format!(
+        "UPDATE {} SET has_late = 0 WHERE window_ms = $1 AND cohort = $2 AND metric = 0 AND NOT EXISTS
+             (SELECT FROM {} WHERE stretch_ms >= $3 AND stretch_ms < $4 AND gpu_id BETWEEN $5 AND $6)",
+        sheets_of(step).name(),
+        table_of(step)
     ));
-    let has_late: bool = sqlx::query_scalar(has_late)
+    sqlx::query(sql)
+        .bind(group.window.0)
+        .bind(group.cohort)
         .bind(began)
         .bind(ended)
         .bind(first)
         .bind(last)
-        .fetch_one(&mut *tx)
-        .await?;
-    let insert = AssertSqlSafe(format!(
-        "INSERT INTO {sheets} (window_ms, cohort, metric, from_ms, to_ms, has_late, blob)
-         SELECT $1, $2, metric, $3, $4, $5, blob FROM unnest($6::bigint[], $7::bytea[]) AS new (metric, blob)"
-    ));
-    let metrics = compacted
-        .sheets
-        .iter()
-        .map(|(metric, _)| i64::from(metric.0));
-    let blobs = compacted.sheets.iter().map(|(_, blob)| blob.as_slice());
-    sqlx::query(insert)
-        .bind(group.window.0)
-        .bind(group.cohort)
-        .bind(compacted.from.0)
-        .bind(compacted.to.0)
-        .bind(i64::from(has_late))
-        .bind(metrics.collect::<Vec<_>>())
-        .bind(blobs.collect::<Vec<_>>())
         .execute(tx)
         .await?;
-    Ok(gone.rows_affected())
+    Ok(0)
 }
 
 /// Node keys, stretches and GPUs.

@@ -16,7 +16,7 @@ use super::flush::Memory;
 use super::session::{self, Found, Opened, Token};
 use super::{Address, chunks, compact, decide, flush, retain};
 use crate::incident::Decision;
-use crate::store::compact::Compacted;
+use crate::store::compact::Change;
 use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreError, StoreResult};
@@ -188,9 +188,9 @@ impl Hand for PostgresHand {
         self.settle(done)
     }
 
-    async fn compact(&mut self, compacted: Compacted) -> StoreResult<u64> {
+    async fn compact(&mut self, change: Change) -> StoreResult<u64> {
         let (db, memory) = self.up().await?;
-        let done = timeout(PATIENCE, compact::keep(db, memory, compacted)).await;
+        let done = timeout(PATIENCE, compact::change(db, memory, change)).await;
         self.settle(done)
     }
 

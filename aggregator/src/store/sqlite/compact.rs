@@ -1,5 +1,5 @@
 //! Laying together the sums of stretches that are over. Read and put together beside the writer, which then changes one
-//! for the other in a transaction of its own.
+//! for the other in short transactions.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::rollup::STEPS;
 use crate::rollup::sheet;
 use crate::store::StoreResult;
 use crate::store::compact::{
-    self, ALWAYS, Compacted, Group, Loose, ROWS_A_ROUND, TELLING_BYTES, all_sheets, put_together,
+    self, ALWAYS, Change, Compacted, Group, Loose, NewSheets, OldRow, ROWS_A_ROUND, TELLING_BYTES,
+    all_sheets, put_together,
 };
 use crate::store::sums::Found;
 use crate::store::writer::Writer;
@@ -86,16 +87,19 @@ async fn gather(
     }))
 }
 
-/// Changes rows for sheets, in one transaction; answers how many rows went.
-pub(super) async fn keep(db: &mut SqliteConnection, compacted: Compacted) -> StoreResult<u64> {
+/// One step from rows to sheets, in a transaction of its own; answers how many rows went.
+pub(super) async fn change(db: &mut SqliteConnection, change: Change) -> StoreResult<u64> {
     begin(db).await?;
-    let done = change(db, compacted).await;
+    let done = match change {
+        Change::Put(sheets) => put(db, sheets).await,
+        Change::Drop(_, _, rows) => drop_rows(db, rows).await,
+        Change::Settle(step, group) => settle(db, step, group).await,
+    };
     finish(db, done).await
 }
 
-async fn change(tx: &mut SqliteConnection, compacted: Compacted) -> StoreResult<u64> {
-    let Compacted { step, group, .. } = compacted;
-    let table = sheets::table_of(step);
+async fn put(tx: &mut SqliteConnection, new: NewSheets) -> StoreResult<u64> {
+    let (table, group) = (sheets::table_of(new.step), new.group);
     // The name of the table is ours, here and below.
     let drop_old = AssertSqlSafe(format!(
         "DELETE FROM {table} WHERE window_ms = $1 AND cohort = $2"
@@ -105,8 +109,27 @@ async fn change(tx: &mut SqliteConnection, compacted: Compacted) -> StoreResult<
         .bind(group.cohort)
         .execute(&mut *tx)
         .await?;
+    let insert = format!(
+        "INSERT INTO {table} (window_ms, cohort, metric, from_ms, to_ms, has_late, blob)
+         VALUES ($1, $2, $3, $4, $5, 1, $6)"
+    );
+    for (metric, blob) in new.sheets {
+        sqlx::query(AssertSqlSafe(insert.clone()))
+            .bind(group.window.0)
+            .bind(group.cohort)
+            .bind(metric.0)
+            .bind(new.from.0)
+            .bind(new.to.0)
+            .bind(blob)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(0)
+}
+
+async fn drop_rows(tx: &mut SqliteConnection, rows: Vec<OldRow>) -> StoreResult<u64> {
     let mut gone = 0;
-    for ((id, ..), telling) in compacted.rows {
+    for ((id, ..), telling) in rows {
         let deleted = sqlx::query("DELETE FROM rollup WHERE id = $1 AND substr(blob, 1, $2) = $3")
             .bind(id)
             .bind(TELLING_BYTES as i64)
@@ -115,34 +138,26 @@ async fn change(tx: &mut SqliteConnection, compacted: Compacted) -> StoreResult<
             .await?;
         gone += deleted.rows_affected();
     }
+    Ok(gone)
+}
+
+async fn settle(tx: &mut SqliteConnection, step: Duration, group: Group) -> StoreResult<u64> {
     let (began, ended) = group.stretches(step);
     let (first, last) = group.gpus();
-    let has_late: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM rollup WHERE step_s = $1 AND stretch_ms >= $2 AND stretch_ms < $3
-             AND gpu_id BETWEEN $4 AND $5)",
-    )
-    .bind(step.as_secs() as i64)
-    .bind(began)
-    .bind(ended)
-    .bind(first)
-    .bind(last)
-    .fetch_one(&mut *tx)
-    .await?;
-    let insert = format!(
-        "INSERT INTO {table} (window_ms, cohort, metric, from_ms, to_ms, has_late, blob)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)"
-    );
-    for (metric, blob) in compacted.sheets {
-        sqlx::query(AssertSqlSafe(insert.clone()))
-            .bind(group.window.0)
-            .bind(group.cohort)
-            .bind(metric.0)
-            .bind(compacted.from.0)
-            .bind(compacted.to.0)
-            .bind(has_late)
-            .bind(blob)
-            .execute(&mut *tx)
-            .await?;
-    }
-    Ok(gone)
+    let sql = AssertSqlSafe(format!(
+        "UPDATE {} SET has_late = 0 WHERE window_ms = $1 AND cohort = $2 AND metric = 0 AND NOT EXISTS
+             (SELECT 1 FROM rollup WHERE step_s = $3 AND stretch_ms >= $4 AND stretch_ms < $5 AND gpu_id BETWEEN $6 AND $7)",
+        sheets::table_of(step)
+    ));
+    sqlx::query(sql)
+        .bind(group.window.0)
+        .bind(group.cohort)
+        .bind(step.as_secs() as i64)
+        .bind(began)
+        .bind(ended)
+        .bind(first)
+        .bind(last)
+        .execute(tx)
+        .await?;
+    Ok(0)
 }

@@ -12,7 +12,7 @@ use super::flush::{self, Memory};
 use super::open::Lock;
 use super::{compact, decide, retain};
 use crate::incident::Decision;
-use crate::store::compact::Compacted;
+use crate::store::compact::Change;
 use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreResult};
@@ -113,8 +113,8 @@ impl Hand for SqliteHand {
         self.after(done)
     }
 
-    async fn compact(&mut self, compacted: Compacted) -> StoreResult<u64> {
-        let done = compact::keep(&mut self.connection, compacted).await;
+    async fn compact(&mut self, change: Change) -> StoreResult<u64> {
+        let done = compact::change(&mut self.connection, change).await;
         self.after(done)
     }
 
