@@ -48,6 +48,8 @@ pub async fn fill(database: &Path, histories: &[History], reels: &[NodeTicks]) -
         }
     }
     commit(&store, &mut sealed).await?;
+    // As the aggregator's own maintenance would have done by now, minute by minute.
+    store.compact(to).await?;
     store.close().await;
     Ok(())
 }
