@@ -7,12 +7,12 @@
 
 mod address;
 mod chunks;
-mod compact;
 mod dialect;
 pub(super) mod error;
 mod flush;
 mod hand;
 mod history;
+mod loose;
 mod partition;
 mod place;
 mod session;
@@ -25,6 +25,9 @@ mod transaction;
     clippy::duplicate_mod,
     reason = "one text for both databases, with types of each"
 )]
+#[path = "sql/compact.rs"]
+mod compact;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "sql/decide.rs"]
 mod decide;
 #[allow(clippy::duplicate_mod, reason = "as above")]
@@ -37,8 +40,6 @@ mod retain;
 #[path = "sql/stories.rs"]
 mod stories;
 #[allow(clippy::duplicate_mod, reason = "as above")]
-mod stretches;
-
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,6 @@
 //! the database is locked for as long as it is open, so that two aggregators never share one.
 
 mod backup;
-mod compact;
 mod dialect;
 mod directory;
 pub(super) mod error;
@@ -13,12 +12,15 @@ mod flush;
 mod folding;
 mod hand;
 mod history;
+mod loose;
 mod open;
 mod recover;
 mod sheets;
 mod space;
 mod transaction;
 
+#[path = "sql/compact.rs"]
+mod compact;
 #[path = "sql/decide.rs"]
 mod decide;
 #[path = "sql/read.rs"]

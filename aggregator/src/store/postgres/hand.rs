@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::flush::Memory;
 use super::session::{self, Found, Opened, Token};
-use super::{Address, chunks, compact, decide, flush, retain};
+use super::{Address, chunks, decide, flush, loose, retain};
 use crate::incident::Decision;
 use crate::store::compact::Change;
 use crate::store::retain::{Old, Slice};
@@ -190,7 +190,7 @@ impl Hand for PostgresHand {
 
     async fn compact(&mut self, change: Change) -> StoreResult<u64> {
         let (db, memory) = self.up().await?;
-        let done = timeout(PATIENCE, compact::change(db, memory, change)).await;
+        let done = timeout(PATIENCE, loose::change(db, memory, change)).await;
         self.settle(done)
     }
 

@@ -9,10 +9,11 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use super::dialect::text;
 use super::partition;
 use super::sheets;
-use super::stretches::starts;
 use crate::store::compact::cohort;
 use crate::store::history::{ChunkRow, chunk};
-use crate::store::sums::{Asked, Ends, Gathering, Known, NumberedRollup, StretchKey, of_anybody};
+use crate::store::sums::{
+    Asked, Ends, Gathering, Known, NumberedRollup, StretchKey, keys, of_anybody,
+};
 use crate::store::{SealedChunk, StoreResult, StoredRollup};
 
 /// Each possible key is looked up; partitions that have none of them are left alone, and with the node key the question
@@ -24,19 +25,21 @@ pub(super) async fn chunks(
     to: Timestamp,
 ) -> StoreResult<Vec<SealedChunk>> {
     let mut tx = readers.begin().await?;
-    let place: Option<(i64, i64)> = sqlx::query_as("SELECT id, node_id FROM gpu WHERE uuid = $1")
-        .bind(text(gpu.as_str()))
-        .fetch_optional(&mut *tx)
-        .await?;
     let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
         "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk)",
     )
     .fetch_one(&mut *tx)
     .await?;
-    let (Some((number, node)), Some(ends)) = (place, ends.0.zip(ends.1)) else {
+    let Some(ends) = ends.0.zip(ends.1) else {
         return Ok(Vec::new());
     };
-    let starts = starts(&mut tx, &gpu, number, ends, (from, to)).await?;
+    let gpus = std::slice::from_ref(&gpu);
+    let (known, nodes) = known(&mut tx, gpus).await?;
+    let Some((number, node)) = nodes.into_iter().next() else {
+        return Ok(Vec::new());
+    };
+    let keys = keys(gpus, &known, ends, (from, to), |_| true);
+    let starts: Vec<i64> = keys.into_iter().map(|(_, start)| start).collect();
     let rows: Vec<ChunkRow> = sqlx::query_as(
         "SELECT stretch_ms, length_ms, from_ms, to_ms, n_samples, blob FROM chunk
          WHERE stretch_ms = ANY ($1) AND gpu_id = $2 AND node_id = $3 AND from_ms <= $4 AND $5 <= to_ms

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::flush::{self, Memory};
 use super::open::Lock;
-use super::{compact, decide, retain};
+use super::{decide, loose, retain};
 use crate::incident::Decision;
 use crate::store::compact::Change;
 use crate::store::retain::{Old, Slice};
@@ -114,7 +114,7 @@ impl Hand for SqliteHand {
     }
 
     async fn compact(&mut self, change: Change) -> StoreResult<u64> {
-        let done = compact::change(&mut self.connection, change).await;
+        let done = loose::change(&mut self.connection, change).await;
         self.after(done)
     }
 

@@ -1,79 +1,47 @@
-//! Laying together the sums of stretches that are over. Read and put together beside the writer, which then changes one
-//! for the other in short transactions.
+//! Sums that lie alone, all metrics of a stretch in a row, and their way into sheets.
 
 use std::time::Duration;
 
 use entrenar::unit::Timestamp;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgPool};
-use tracing::warn;
 
 use super::flush::Memory;
 use super::partition::{self, sheets_of, table_of};
-use super::sheets;
 use super::transaction::{begin, finish};
-use crate::rollup::STEPS;
-use crate::rollup::sheet;
 use crate::store::StoreResult;
 use crate::store::compact::{
-    self, ALWAYS, Change, Compacted, Group, Loose, NewSheets, OldRow, ROWS_A_ROUND, TELLING_BYTES,
-    all_sheets, put_together,
+    Change, Group, Loose, NewSheets, OldRow, ROWS_A_ROUND, Row, TELLING_BYTES,
 };
-use crate::store::sums::Found;
-use crate::store::writer::Writer;
 
-/// Everything that is due; answers how many rows went.
-pub(super) async fn all(readers: &PgPool, writer: &Writer, now: Timestamp) -> StoreResult<u64> {
-    let mut gone = 0;
-    for step in STEPS {
-        let (rows, is_all) = due(readers, step, now).await?;
-        for (group, rows) in compact::groups(step, rows, is_all) {
-            if let Some(compacted) = gather(readers, step, group, &rows).await? {
-                gone += writer.compact(compacted).await?;
-            }
-        }
-    }
-    Ok(gone)
-}
-
-/// Rows whose window is over for all GPUs, by node key, stretch and GPU; and whether that is all of them.
-async fn due(
+/// Rows of stretches that began before this, by their node keys: the first of them.
+pub(super) async fn before(
     readers: &PgPool,
     step: Duration,
-    now: Timestamp,
-) -> StoreResult<(Vec<compact::Row>, bool)> {
-    let most = sheet::longest(step);
-    let longest: Option<i64> =
-        sqlx::query_scalar("SELECT max(length_ms) FROM gpu_stretch WHERE length_ms <= $1")
-            .bind(most.as_millis() as i64)
-            .fetch_one(readers)
-            .await?;
-    let longest = longest.map_or(most, |ms| Duration::from_millis(ms as u64));
-    let before = compact::due_before(step, longest, now);
+    before: Timestamp,
+) -> StoreResult<Vec<Row>> {
     // The names of tables are ours, here and below.
     let sql = AssertSqlSafe(format!(
         "SELECT node_id, stretch_ms, gpu_id FROM {}
          WHERE stretch_ms >= 0 AND stretch_ms < $1 ORDER BY stretch_ms LIMIT $2",
         table_of(step)
     ));
-    let rows: Vec<compact::Row> = sqlx::query_as(sql)
+    let rows = sqlx::query_as(sql)
         .bind(before.0)
         .bind(ROWS_A_ROUND)
         .fetch_all(readers)
         .await?;
-    let is_all = (rows.len() as i64) < ROWS_A_ROUND;
-    Ok((rows, is_all))
+    Ok(rows)
 }
 
-/// Sheets of some rows, and of what lies in sheets of their group already; `None` where nothing can be done.
-async fn gather(
-    readers: &PgPool,
+/// These rows of a group with their sums.
+pub(super) async fn read(
+    tx: &mut PgConnection,
     step: Duration,
     group: Group,
-    rows: &[compact::Row],
-) -> StoreResult<Option<Compacted>> {
+    rows: &[Row],
+) -> StoreResult<Vec<Loose>> {
     let (nodes, stretches, gpus) = columns(rows.iter());
-    let mut tx = readers.begin().await?;
     let sql = AssertSqlSafe(format!(
         "SELECT node_id, stretch_ms, gpu_id, from_ms, to_ms, blob
          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS due (node, start, number)
@@ -82,22 +50,15 @@ async fn gather(
         table_of(step)
     ));
     let (began, ended) = group.stretches(step);
-    let loose: Vec<Loose> = sqlx::query_as(sql)
+    let loose = sqlx::query_as(sql)
         .bind(nodes)
         .bind(stretches)
         .bind(gpus)
         .bind(began)
         .bind(ended)
-        .fetch_all(&mut *tx)
+        .fetch_all(tx)
         .await?;
-    let there = sheets::read(&mut tx, step, &[group].into(), &all_sheets(), ALWAYS).await;
-    let old = there.map(|there| there.into_values().find_map(Found::into_sheets));
-    let done = old.and_then(|old| Ok(put_together(step, group, loose, old.as_deref())?));
-    // What is damaged stays as it is, for whoever asks for it to be told.
-    Ok(done.unwrap_or_else(|error| {
-        warn!(%error, window = %group.window, "could not lay sums together");
-        None
-    }))
+    Ok(loose)
 }
 
 /// One step from rows to sheets, in a transaction of its own; answers how many rows went.
@@ -198,7 +159,7 @@ async fn settle(tx: &mut PgConnection, step: Duration, group: Group) -> StoreRes
 }
 
 /// Node keys, stretches and GPUs.
-fn columns<'a>(rows: impl Iterator<Item = &'a compact::Row>) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
+fn columns<'a>(rows: impl Iterator<Item = &'a Row>) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
     let (mut nodes, mut stretches, mut gpus) = (Vec::new(), Vec::new(), Vec::new());
     for (node, stretch, gpu) in rows {
         nodes.push(*node);
