@@ -2,6 +2,7 @@
 //!
 //! A task per connection decodes, so that the line only takes in. It decides nothing.
 
+mod pace;
 mod serve;
 mod session;
 
@@ -22,6 +23,7 @@ use crate::access::{Access, AgentGrant};
 use crate::line::driver::LineHandle;
 use crate::status::Vitals;
 
+use pace::Pace;
 pub(crate) use serve::serve;
 use session::Session;
 
@@ -30,13 +32,14 @@ const ACK_QUEUE: usize = 2;
 
 /// What every connection works with.
 pub struct Ingest {
-    pub line: LineHandle,
-    pub access: Arc<Access>,
-    pub clock: Arc<dyn Clock>,
-    pub vitals: Arc<Vitals>,
-    pub stop: CancellationToken,
+    line: LineHandle,
+    access: Arc<Access>,
+    clock: Arc<dyn Clock>,
+    vitals: Arc<Vitals>,
+    stop: CancellationToken,
+    pace: Arc<Pace>,
     /// Numbers connections.
-    pub connections: AtomicU64,
+    connections: AtomicU64,
 }
 
 type Answers = Pin<Box<dyn Stream<Item = Result<AggregatorMessage, Status>> + Send>>;
@@ -58,6 +61,25 @@ impl Telemetry for Ingest {
 }
 
 impl Ingest {
+    /// No connection yet.
+    pub fn new(
+        line: LineHandle,
+        access: Arc<Access>,
+        clock: Arc<dyn Clock>,
+        vitals: Arc<Vitals>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            line,
+            access,
+            clock,
+            vitals,
+            stop,
+            pace: Arc::default(),
+            connections: AtomicU64::new(0),
+        }
+    }
+
     /// What the caller may call itself. A client certificate was checked by TLS; it then needs no token.
     fn grant(&self, request: &Request<Streaming<AgentMessage>>) -> Result<AgentGrant, Status> {
         if request.peer_certs().is_some_and(|certs| !certs.is_empty()) {

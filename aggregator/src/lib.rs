@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alone;
 pub mod certs;
 pub mod config;
 mod database;

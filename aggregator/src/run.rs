@@ -7,7 +7,6 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::access::{Access, Protection, may_listen};
+use crate::alone;
 use crate::andon::RuleBook;
 use crate::config::Config;
 use crate::database::Database;
@@ -161,10 +161,11 @@ pub async fn start(
         Arc::clone(&vitals),
     );
     let (driver_stop, last_stop) = (stop.clone(), outbox_stop.clone());
-    let mut tasks = vec![tokio::spawn(async move {
+    let work = async move {
         driver.run(driver_stop).await;
         last_stop.cancel();
-    })];
+    };
+    let mut tasks = vec![alone::spawn("line", work).map_err(StartError::Failed)?];
     let (say_whole, is_whole) = watch::channel(past.is_none());
     if let Some(past) = past {
         let (store, line) = (Arc::clone(&store), line.clone());
@@ -203,14 +204,13 @@ pub async fn start(
     }
 
     let access = Arc::new(people);
-    let ingest = Ingest {
-        line: line.clone(),
-        access: Arc::clone(&access),
-        clock: Arc::clone(&clock),
-        vitals: Arc::clone(&vitals),
-        stop: stop.clone(),
-        connections: AtomicU64::new(0),
-    };
+    let ingest = Ingest::new(
+        line.clone(),
+        Arc::clone(&access),
+        Arc::clone(&clock),
+        Arc::clone(&vitals),
+        stop.clone(),
+    );
     tasks.push(ingest::serve(&config, ingest, grpc, stop.clone())?);
     let web = Arc::new(Web {
         line: line.clone(),

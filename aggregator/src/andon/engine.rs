@@ -288,6 +288,11 @@ impl Engine {
         Some(self.memory.fleet.nodes.get(node)?.presence)
     }
 
+    /// The node on which a GPU is, or was when it was last listed.
+    pub fn node_of(&self, gpu: &GpuUuid) -> Option<&NodeId> {
+        self.memory.fleet.node_of(gpu)
+    }
+
     /// A lamp that a GPU deserves without any incident.
     pub fn hint(&self, gpu: &GpuUuid) -> Option<Light> {
         let gpu = self.memory.fleet.gpu(gpu)?;

@@ -200,8 +200,13 @@ impl Fleet {
         }
     }
 
+    /// The node on which a GPU is, or was when it was last listed.
+    pub(super) fn node_of(&self, uuid: &GpuUuid) -> Option<&NodeId> {
+        self.places.get(uuid)
+    }
+
     pub(super) fn gpu(&self, uuid: &GpuUuid) -> Option<&Gpu> {
-        self.nodes.get(self.places.get(uuid)?)?.gpu(uuid)
+        self.nodes.get(self.node_of(uuid)?)?.gpu(uuid)
     }
 
     pub(super) fn gpu_mut(&mut self, uuid: &GpuUuid) -> Option<&mut Gpu> {

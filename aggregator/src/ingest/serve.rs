@@ -1,18 +1,15 @@
 //! The gRPC server for agents, on a thread of its own.
 //!
-//! Thousands of connections say a little each, at a time of their own. On the threads that everything else shares,
-//! each of these messages would wake a second thread to see whether there is more to do, and there never is. One thread
-//! reads some 20,000 messages a second; the line takes them in turns.
+//! Thousands of connections say a little each. One thread reads some 20,000 messages a second, in turns where many come
+//! (`pace.rs`), and so does the line take them.
 
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use entrenar_proto::MAX_MESSAGE_BYTES;
 use entrenar_proto::wire::telemetry_server::TelemetryServer;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +18,8 @@ use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
 use tracing::warn;
 
-use super::Ingest;
+use super::{Ingest, pace};
+use crate::alone;
 use crate::config::Config;
 use crate::run::StartError;
 use crate::tls;
@@ -45,32 +43,23 @@ pub(crate) fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
+    let pace = Arc::clone(&ingest.pace);
     let (router, health) = router(config, ingest)?;
     let failed = |error: anyhow::Error| StartError::Failed(error.context("the gRPC server"));
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| failed(e.into()))?;
     let listener = listener.into_std().map_err(|e| failed(e.into()))?;
-    let (ended, has_ended) = oneshot::channel();
     let work = async move {
+        tokio::spawn(pace::keep(pace));
         health.set_serving::<TelemetryServer<Ingest>>().await;
         let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?);
         let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         served.await.map_err(anyhow::Error::from)
     };
-    let thread = thread::Builder::new().name("ingest".into());
-    let thread = thread.spawn(move || {
-        if let Err(error) = runtime.block_on(work) {
+    let work = async {
+        if let Err(error) = work.await {
             warn!(%error, "the gRPC server ended");
         }
-        // Nobody waits for it where the start failed later on.
-        let _ = ended.send(());
-    });
-    thread.map_err(|e| failed(e.into()))?;
-    Ok(tokio::spawn(async move {
-        if has_ended.await.is_err() {
-            warn!("the gRPC server broke off");
-        }
-    }))
+    };
+    alone::spawn("ingest", work).map_err(failed)
 }
 
 fn router(config: &Config, ingest: Ingest) -> Result<(Router, HealthReporter), StartError> {

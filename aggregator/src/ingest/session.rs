@@ -1,5 +1,6 @@
 //! One agent's connection, from its hello to its goodbye.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use entrenar_proto::convert::{self, record_seq};
 use entrenar_proto::wire::agent_message::What;
 use entrenar_proto::wire::{self, AgentMessage, AggregatorMessage, SeqRange};
 use entrenar_proto::{MAX_MESSAGE_BYTES, decode_record, encode_hello};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,7 @@ use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::Ingest;
+use super::pace::Pace;
 use crate::access::AgentGrant;
 use crate::line::ConnectionId;
 use crate::line::driver::{FromAgent, LineHandle};
@@ -31,6 +34,7 @@ pub(super) struct Session {
     line: LineHandle,
     clock: Arc<dyn Clock>,
     vitals: Arc<Vitals>,
+    pace: Arc<Pace>,
     stop: CancellationToken,
     connection: ConnectionId,
     grant: AgentGrant,
@@ -68,6 +72,7 @@ impl Session {
             line: ingest.line.clone(),
             clock: Arc::clone(&ingest.clock),
             vitals: Arc::clone(&ingest.vitals),
+            pace: Arc::clone(&ingest.pace),
             stop: ingest.stop.clone(),
             connection: ConnectionId(ingest.connections.fetch_add(1, Relaxed)),
             grant,
@@ -161,32 +166,29 @@ impl Session {
     }
 
     async fn converse(&mut self, stream: StreamId, mut progress: watch::Receiver<Progress>) -> End {
+        let stop = self.stop.clone();
+        let mut stopped = pin!(stop.cancelled());
+        // A timer that is only moved on when it was due: most messages cost it nothing.
+        let mut due = pin!(sleep_until(Instant::now()));
         let mut leaving = false;
+        // The first word says what was durable before.
         let mut unsaid = true;
-        let mut due = Instant::now();
         loop {
-            // Only the newest progress matters: it is sent when there is room for it.
-            let room = self.answers.clone();
             let at_once = leaving || self.n_unsaid >= ACK_AFTER_RECORDS;
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return End::Stopping,
-                changed = progress.changed(), if !unsaid => {
+                () = &mut stopped => return End::Stopping,
+                changed = progress.changed(), if at_once => {
                     if changed.is_err() {
                         return End::Gone;
                     }
                     unsaid = true;
                 }
-                place = when(due, at_once, room.reserve()), if unsaid => {
-                    let Ok(place) = place else { return End::Gone };
-                    due = Instant::now() + ACK_EVERY;
-                    self.n_unsaid = 0;
-                    let now = progress.borrow_and_update().clone();
-                    let complete = now.received == now.durable;
-                    place.send(Ok(acknowledgement(&now)));
-                    unsaid = false;
-                    if leaving && complete {
-                        return End::Gone;
+                () = due.as_mut() => {
+                    due.as_mut().reset(Instant::now() + ACK_EVERY);
+                    match progress.has_changed() {
+                        Ok(changed) => unsaid |= changed,
+                        Err(_) => return End::Gone,
                     }
                 }
                 message = self.inbound.message(), if !leaving => {
@@ -199,13 +201,39 @@ impl Session {
                         Ok(goodbye) => leaving = goodbye,
                         Err(end) => return end,
                     }
+                    continue;
                 }
+            }
+            if !unsaid {
+                continue;
+            }
+            let now = progress.borrow_and_update().clone();
+            match self.say(&now, leaving).await {
+                Ok(()) if leaving && now.received == now.durable => return End::Gone,
+                Ok(()) => unsaid = false,
+                Err(TrySendError::Full(())) => {}
+                Err(TrySendError::Closed(())) => return End::Gone,
             }
         }
     }
 
+    /// Tells the agent what became of its records. One that does not read what it was told hears the newest once there
+    /// is room again; nobody waits for that, except for the last word.
+    async fn say(&mut self, progress: &Progress, is_last: bool) -> Result<(), TrySendError<()>> {
+        let place = if is_last {
+            let place = self.answers.reserve().await;
+            place.map_err(|_| TrySendError::Closed(()))?
+        } else {
+            self.answers.try_reserve()?
+        };
+        place.send(Ok(acknowledgement(progress)));
+        self.n_unsaid = 0;
+        Ok(())
+    }
+
     /// True for a goodbye.
     async fn take(&mut self, stream: StreamId, message: AgentMessage) -> Result<bool, End> {
+        self.pace.heard();
         let sent_at = Timestamp(message.sent_at_ms);
         match message.what {
             Some(What::Record(bytes)) => self.record(stream, sent_at, bytes.to_vec()).await?,
@@ -302,14 +330,6 @@ fn broken(status: &Status) -> End {
     };
     warn!(%refusal, "agent turned away");
     End::Refused(refusal)
-}
-
-/// Waits for its time, unless it is at once; then for what it is about.
-async fn when<T>(due: Instant, at_once: bool, then: impl Future<Output = T>) -> T {
-    if !at_once {
-        sleep_until(due).await;
-    }
-    then.await
 }
 
 fn acknowledgement(progress: &Progress) -> AggregatorMessage {

@@ -64,27 +64,30 @@ impl Line {
     /// Where the GPUs that are asked for sit, by node and index; then those that sat in one of these nodes before; then,
     /// where one is asked for by its UUID alone and none was found, that one without a place.
     pub fn seats(&self, filter: &Filter) -> Vec<Seat> {
+        if let Some(seat) = self.seat_of_named(filter) {
+            return vec![seat];
+        }
         let mut seats = Vec::new();
         let mut former = Vec::new();
-        let mut seated: HashSet<&GpuUuid> = HashSet::new();
         for (node, stream) in self.node_streams() {
-            let labels = Arc::new(stream.hello.labels.clone());
+            let labels = &stream.hello.labels;
+            if !filter.takes_node(node.as_str(), labels) {
+                continue;
+            }
+            let mut shared = None;
+            let mut sit = |info: &GpuInfo, is_present| {
+                let labels = shared.get_or_insert_with(|| Arc::new(labels.clone()));
+                seat(node, stream, info, labels, is_present)
+            };
             let mut inventories = stream.hello.inventories.iter().rev();
-            for info in inventories.next().into_iter().flat_map(|i| &i.gpus) {
-                seated.insert(&info.uuid);
-                if takes(filter, node, info, &labels) {
-                    seats.push(seat(node, stream, info, &labels, true));
-                }
-            }
-            for info in inventories.flat_map(|i| &i.gpus) {
-                if takes(filter, node, info, &labels) {
-                    former.push((seat(node, stream, info, &labels, false), &info.uuid));
-                }
-            }
+            let taken = |info: &&GpuInfo| takes(filter, node, info, labels);
+            let present = inventories.next().into_iter().flat_map(|i| &i.gpus);
+            seats.extend(present.filter(taken).map(|info| sit(info, true)));
+            let earlier = inventories.flat_map(|i| &i.gpus).filter(taken);
+            former.extend(earlier.map(|info| sit(info, false)));
         }
-        // A GPU that moved sits where it is now.
-        let gone = former.into_iter().filter(|(_, uuid)| seated.insert(uuid));
-        seats.extend(gone.map(|(seat, _)| seat));
+        self.drop_moved(&mut former);
+        seats.extend(former);
         if seats.is_empty()
             && let Some(uuid) = filter.only_uuid()
         {
@@ -96,6 +99,32 @@ impl Line {
             });
         }
         seats
+    }
+
+    /// The seat of a GPU that is asked for by its UUID, where it sits in the node in which the engine knows it: a question
+    /// about one need not look at the whole fleet.
+    fn seat_of_named(&self, filter: &Filter) -> Option<Seat> {
+        let uuid = filter.uuid.as_deref()?;
+        let node = self.engine.node_of(&uuid.into())?;
+        let stream = self.streams.get(self.nodes.get(node)?)?;
+        let labels = &stream.hello.labels;
+        let mut present = stream.hello.inventories.last()?.gpus.iter();
+        let info = present.find(|info| info.uuid.as_str() == uuid)?;
+        let labels = takes(filter, node, info, labels).then(|| Arc::new(labels.clone()))?;
+        Some(seat(node, stream, info, &labels, true))
+    }
+
+    /// Of seats in which a GPU sat before, the latest of each that sits nowhere now.
+    fn drop_moved(&self, former: &mut Vec<Seat>) {
+        if former.is_empty() {
+            return;
+        }
+        let present = self
+            .node_streams()
+            .filter_map(|(_, s)| s.hello.inventories.last());
+        let present = present.flat_map(|inventory| &inventory.gpus);
+        let mut seated: HashSet<GpuUuid> = present.map(|info| info.uuid.clone()).collect();
+        former.retain(|seat| seated.insert(seat.uuid.clone()));
     }
 
     /// One metric of some GPUs, of each what is not sealed yet or only just, ascending.

@@ -115,7 +115,7 @@ pub fn run() -> Result<()> {
          record; when all is durable and late stretches are sealed the aggregator is stopped and started again; {} s later \
          its journal is forgotten but for the last minutes, in which there is no sample, and free pages were given back; \
          then it is stopped, the write-ahead log is folded into the file by a checkpoint, and the folder is measured in \
-         full. Of that, free pages do not grow with history: SQLite uses them again, and up to 1 MB and an eighth of the file stay \
+         full. Of that, free pages do not grow with history: SQLite uses them again, and up to 64 KiB and an eighth of the file stay \
          free, which is much of files as small as these. Prometheus: remote write in the order of time, then a snapshot by \
          its admin API (the head becomes a block): chunks, index and all else of the blocks. VictoriaMetrics: remote write, \
          `/internal/force_merge`, data and indexdb. Every count was checked at its end: rows of sealed chunks, or \

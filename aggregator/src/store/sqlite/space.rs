@@ -17,7 +17,7 @@ const LOOK_ROWS: i64 = 512;
 const PAGES_A_ROW: i64 = 4;
 
 /// Free pages that are always kept.
-const PAGES_KEPT: i64 = 256;
+const PAGES_KEPT: i64 = 16;
 
 /// A stretch that began before a time: rowid, place, and last sample.
 type Found = (i64, i64, i64, i64);
