@@ -180,3 +180,106 @@ fn seat(
         is_present,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use entrenar::report::{Hello, Inventory, StreamId};
+
+    use super::*;
+    use crate::andon::RuleBook;
+    use crate::chunk::Profile;
+    use crate::line::{ConnectionId, LineConfig};
+
+    /// Nodes as they introduce themselves one after the other: a name, and the GPUs of each inventory.
+    fn fleet(nodes: &[(&str, &[&[&str]])]) -> Line {
+        let mut line = Line::new(LineConfig {
+            cluster: "test".into(),
+            rules: RuleBook::default(),
+            routes: crate::notify::route::Routes::default(),
+            profile: Profile::Exact,
+        });
+        let gpu = |(index, uuid): (usize, &&str)| GpuInfo {
+            uuid: (*uuid).into(),
+            index: index as u32,
+            name: "H100".into(),
+            pci_bus_id: None,
+            serial: None,
+            memory_total_bytes: None,
+            parent: None,
+        };
+        for (n, (node, inventories)) in nodes.iter().enumerate() {
+            let inventories = inventories
+                .iter()
+                .enumerate()
+                .map(|(generation, gpus)| Inventory {
+                    generation: generation as u32,
+                    gpus: gpus.iter().enumerate().map(gpu).collect(),
+                });
+            let hello = Hello {
+                stream: StreamId([n as u8; 16]),
+                node: (*node).into(),
+                labels: Labels::from([("rack".to_owned(), format!("rack of {node}"))]),
+                inventories: inventories.collect(),
+                agent_version: String::new(),
+                driver_version: None,
+                interval_ms: 1000,
+                batch_ticks: 1,
+                first_seq: 1,
+                next_seq: 1,
+            };
+            let (now, connection) = (Timestamp::from_secs(n as i64), ConnectionId(n as u64));
+            line.hello(now, connection, hello, Vec::new()).unwrap();
+        }
+        line
+    }
+
+    /// `GPU-1@n1:0`; `GPU-1@n1:0 was` where it sat once; `GPU-1@?` where no place is known.
+    fn seats(line: &Line, filter: &Filter) -> Vec<String> {
+        let told = |seat: Seat| match seat.place {
+            None => format!("{}@?", seat.uuid.as_str()),
+            Some(place) => {
+                let at = format!("{}@{}:{}", seat.uuid.as_str(), place.node, place.device);
+                format!("{at}{}", if seat.is_present { "" } else { " was" })
+            }
+        };
+        line.seats(filter).into_iter().map(told).collect()
+    }
+
+    fn named(uuid: &str) -> Filter {
+        Filter {
+            uuid: Some(uuid.into()),
+            ..Filter::default()
+        }
+    }
+
+    #[test]
+    fn a_gpu_is_where_it_sits_now_however_it_is_asked_for() {
+        let nodes: &[(&str, &[&[&str]])] = &[
+            ("n1", &[&["A", "B", "C"], &["A"]]),
+            ("n2", &[&["D"], &["D", "B"]]),
+        ];
+        let line = fleet(nodes);
+        let all = ["A@n1:0", "D@n2:0", "B@n2:1", "C@n1:2 was"];
+        assert_eq!(seats(&line, &Filter::default()), all);
+        for (uuid, seat) in ["A", "D", "B", "C"].into_iter().zip(all) {
+            assert_eq!(seats(&line, &named(uuid)), [seat]);
+        }
+        assert_eq!(seats(&line, &named("Z")), ["Z@?"]);
+        let of_n1 = Filter {
+            nodes: vec!["n1".into()],
+            ..Filter::default()
+        };
+        assert_eq!(seats(&line, &of_n1), ["A@n1:0", "C@n1:2 was"]);
+    }
+
+    #[test]
+    fn a_name_and_a_place_must_both_be_right() {
+        let line = fleet(&[("n1", &[&["A", "B"]]), ("n2", &[&["C"]])]);
+        let placed = |uuid: &str, rack: &str| Filter {
+            labels: vec![("rack".into(), format!("rack of {rack}"))],
+            ..named(uuid)
+        };
+        assert_eq!(seats(&line, &placed("B", "n1")), ["B@n1:1"]);
+        assert!(seats(&line, &placed("B", "n2")).is_empty());
+    }
+}
