@@ -119,7 +119,7 @@ pub async fn fold<'a>(
     let see = |of: usize, piece, _: &mut Budget| {
         let (fold, mut over) = (&mut folds[of], |closed: &Closed| over(of, closed));
         match piece {
-            Piece::Points(points) => points.into_iter().for_each(|p| fold.point(p, &mut over)),
+            Piece::Points(points) => fold.points(&points, &mut over),
             Piece::Buckets(buckets) => buckets.into_iter().for_each(|b| fold.bucket(b, &mut over)),
         }
         Ok(())

@@ -67,6 +67,8 @@ impl Line {
         if let Some(seat) = self.seat_of_named(filter) {
             return vec![seat];
         }
+        // It is in none of the present inventories, or the engine would know where.
+        let is_named = filter.uuid.is_some();
         let mut seats = Vec::new();
         let mut former = Vec::new();
         for (node, stream) in self.node_streams() {
@@ -81,7 +83,8 @@ impl Line {
             };
             let mut inventories = stream.hello.inventories.iter().rev();
             let taken = |info: &&GpuInfo| takes(filter, node, info, labels);
-            let present = inventories.next().into_iter().flat_map(|i| &i.gpus);
+            let present = inventories.next().filter(|_| !is_named);
+            let present = present.into_iter().flat_map(|i| &i.gpus);
             seats.extend(present.filter(taken).map(|info| sit(info, true)));
             let earlier = inventories.flat_map(|i| &i.gpus).filter(taken);
             former.extend(earlier.map(|info| sit(info, false)));

@@ -33,6 +33,23 @@ impl Bucket {
         }
     }
 
+    /// Samples that follow each other; `None` of none. The same as one by one, a few times faster.
+    pub fn of_all(points: &[Point]) -> Option<Self> {
+        let (first, last) = (*points.first()?, *points.last()?);
+        let mut all = Self::of(first);
+        let mut before = first.1;
+        for (_, value) in &points[1..] {
+            all.min = all.min.min(*value);
+            all.max = all.max.max(*value);
+            all.sum += i128::from(*value);
+            all.increase += gain(before, *value);
+            before = *value;
+        }
+        all.last = last;
+        all.count = points.len() as u64;
+        Some(all)
+    }
+
     /// This one and one that follows it.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
@@ -66,11 +83,13 @@ impl Bucket {
 
 /// What a counter gained between two readings. One that went down was reset: all that it shows since is gained.
 pub fn gain(before: i64, after: i64) -> i128 {
-    if before <= after {
-        i128::from(after) - i128::from(before)
+    // Of two numbers of 64 bits the difference fits 64 bits without a sign.
+    let gained = if before <= after {
+        after.wrapping_sub(before) as u64
     } else {
-        i128::from(after.max(0))
-    }
+        after.max(0) as u64
+    };
+    i128::from(gained)
 }
 
 #[cfg(test)]
@@ -110,6 +129,14 @@ mod tests {
             edges.push(values.len());
             let parts = edges.windows(2).filter_map(|edge| bucket(&values[edge[0]..edge[1]], edge[0]));
             prop_assert_eq!(parts.reduce(Bucket::then), whole);
+        }
+
+        #[test]
+        fn many_at_once_are_as_one_by_one(
+            values in proptest::collection::vec(proptest::num::i64::ANY, 0..40),
+        ) {
+            let points: Vec<Point> = (0..).map(Timestamp).zip(values.iter().copied()).collect();
+            prop_assert_eq!(Bucket::of_all(&points), bucket(&values, 0));
         }
 
         #[test]

@@ -35,9 +35,23 @@ impl Fold {
         }
     }
 
-    /// The next sample. One before the first step is only remembered as what was before it.
-    pub fn point(&mut self, point: Point, over: impl FnMut(&Closed)) {
-        self.bucket(Bucket::of(point), over);
+    /// The next samples. Those before the first step are only remembered as what was before it.
+    pub fn points(&mut self, mut points: &[Point], mut over: impl FnMut(&Closed)) {
+        while let Some((at, _)) = points.first() {
+            let n_together = match self.steps.place(*at) {
+                Some(place) => {
+                    let next = self.steps.start_of(place + 1);
+                    let together = points.iter().take_while(|(at, _)| *at < next);
+                    together.count().max(1)
+                }
+                None => 1,
+            };
+            let (together, rest) = points.split_at(n_together);
+            if let Some(bucket) = Bucket::of_all(together) {
+                self.bucket(bucket, &mut over);
+            }
+            points = rest;
+        }
     }
 
     /// The next samples, all of one step.

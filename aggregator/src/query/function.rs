@@ -164,7 +164,7 @@ mod tests {
         let (mut fold, mut values) = (Fold::new(steps), vec![None; steps.len()]);
         let mut over = |step: &Closed| values[step.place] = function.value(metric, step);
         for (secs, value) in points {
-            fold.point((at(*secs), *value), &mut over);
+            fold.points(&[(at(*secs), *value)], &mut over);
         }
         fold.finish(&mut over);
         let shown = |value: &Option<f64>| value.map_or("-".into(), |v| v.to_string());

@@ -149,7 +149,12 @@ impl<'a> Source<'a> {
         let mut points = Vec::new();
         for chunk in chunks.iter() {
             budget.read(chunk.n_samples)?;
-            points.extend(within(self.decode(chunk, budget)?, from, to));
+            let mut read = within(self.decode(chunk, budget)?, from, to);
+            if points.is_empty() {
+                points = read;
+            } else {
+                points.append(&mut read);
+            }
         }
         points.extend(self.of_head(to, budget)?);
         self.show(in_order(points));
@@ -225,7 +230,7 @@ impl<'a> Source<'a> {
             return Ok(Vec::new());
         };
         budget.read(chunk.n_samples)?;
-        Ok(within(self.decode(chunk, budget)?, from, to).collect())
+        Ok(within(self.decode(chunk, budget)?, from, to))
     }
 
     /// Whether the question does not end within one of a stretch's sums.
@@ -381,9 +386,11 @@ pub fn resolution(steps: Option<&Steps>) -> &'static str {
     }
 }
 
-fn within(points: Vec<Point>, from: Timestamp, to: Timestamp) -> impl Iterator<Item = Point> {
-    let is_in = move |(at, _): &Point| from <= *at && *at <= to;
-    points.into_iter().filter(is_in)
+/// Of ascending points those between two instants, both included.
+fn within(mut points: Vec<Point>, from: Timestamp, to: Timestamp) -> Vec<Point> {
+    points.truncate(points.partition_point(|(at, _)| *at <= to));
+    points.drain(..points.partition_point(|(at, _)| *at < from));
+    points
 }
 
 /// Whether the head has samples of a stretch: late ones, or those that were sealed just now.
@@ -394,7 +401,9 @@ fn has_any(recent: &[Point], stretch: &StoredRollup) -> bool {
 
 /// By time; of two at the same time the one that stood first, which is the stored one.
 fn in_order(mut points: Vec<Point>) -> Vec<Point> {
-    points.sort_by_key(|(at, _)| *at);
-    points.dedup_by_key(|(at, _)| *at);
+    if !points.is_sorted_by(|(one, _), (next, _)| one < next) {
+        points.sort_by_key(|(at, _)| *at);
+        points.dedup_by_key(|(at, _)| *at);
+    }
     points
 }

@@ -413,7 +413,10 @@ fn the_same_calls_give_the_same_transitions() {
 #[test]
 fn a_snapshot_of_another_version_or_with_damage_is_refused() {
     let rules = || Arc::new(RuleSet::default());
-    let newer = zstd::encode_all(&br#"{"version":99,"memory":{}}"#[..], 1).expect("encodes");
+    let json = serde_json::json!({ "version": 99, "memory": {} });
+    let pack = |plain: &[u8]| zstd::encode_all(plain, 1).expect("encodes");
+    let newer = pack(&rmp_serde::to_vec_named(&json).expect("encodes"));
+    let older = pack(br#"{"version":1,"memory":{}}"#);
     let said = |bytes: &[u8]| {
         Engine::restore(rules(), bytes)
             .err()
@@ -421,7 +424,11 @@ fn a_snapshot_of_another_version_or_with_damage_is_refused() {
     };
     assert_eq!(
         said(&newer).as_deref(),
-        Some("the engine's snapshot has version 99, this build knows 1")
+        Some("the engine's snapshot has version 99, this build knows 2")
+    );
+    assert_eq!(
+        said(&older).as_deref(),
+        Some("the engine's snapshot has version 1, this build knows 2")
     );
     assert_eq!(
         said(b"noise").as_deref(),

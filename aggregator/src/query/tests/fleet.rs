@@ -355,7 +355,7 @@ impl Model {
         let asked = points
             .into_iter()
             .filter(|(at, _)| steps.from() <= *at && *at <= steps.to());
-        asked.for_each(|point| fold.point(point, &mut over));
+        asked.for_each(|point| fold.points(&[point], &mut over));
         fold.finish(over);
         told
     }
