@@ -5,22 +5,17 @@ pub mod schedule;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
-use entrenar::backend::Depth;
 use entrenar::clock::Clock;
 use entrenar::report::{Body, Tick};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::batcher::Batcher;
-use self::schedule::Schedule;
+use self::schedule::{Schedule, Taken};
 use crate::probe::Probe;
 use crate::spool::worker::SpoolHandle;
 use crate::status::Status;
-
-/// How often slow metrics and processes are read; every tick where the interval is longer.
-pub const SLOW_EVERY: Duration = Duration::from_secs(10);
 
 /// The task that samples.
 pub struct Sampler {
@@ -30,7 +25,6 @@ pub struct Sampler {
     status: Arc<Status>,
     clock: Arc<dyn Clock>,
     batcher: Batcher,
-    slow_due: Duration,
     trouble: Option<String>,
 }
 
@@ -51,7 +45,6 @@ impl Sampler {
             status,
             clock,
             batcher: Batcher::new(batch_ticks),
-            slow_due: Duration::ZERO,
             trouble: None,
         }
     }
@@ -73,9 +66,8 @@ impl Sampler {
     async fn tick(&mut self) {
         let at = self.clock.now();
         let monotonic = self.clock.monotonic();
-        let missed = self.schedule.take(monotonic);
+        let Taken { missed, depth } = self.schedule.take(monotonic);
         self.batcher.lost(missed);
-        let depth = self.depth(monotonic);
         let sweep = self.probe.read_all(depth).await;
         self.status.tick(at, &sweep.inventory, &sweep.rows);
         let tick = Tick {
@@ -94,14 +86,6 @@ impl Sampler {
                 self.batcher.refused(&body);
             }
         }
-    }
-
-    fn depth(&mut self, now: Duration) -> Depth {
-        if now < self.slow_due {
-            return Depth::Fast;
-        }
-        self.slow_due = now + SLOW_EVERY;
-        Depth::Full
     }
 
     fn report(&mut self, missed: u64) {

@@ -2,14 +2,28 @@
 
 use std::time::Duration;
 
+use entrenar::backend::Depth;
 use entrenar::gpu::NodeId;
 use entrenar::unit::Timestamp;
+
+/// How often slow metrics and processes are read; every tick where the interval is longer.
+pub const SLOW_EVERY: Duration = Duration::from_secs(10);
 
 /// The ticks of one node on its monotonic clock.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     interval: Duration,
     due: Duration,
+    slow_due: Duration,
+}
+
+/// A tick that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// How many were due before it and are missed.
+    pub missed: u64,
+    /// What is read.
+    pub depth: Depth,
 }
 
 impl Schedule {
@@ -19,9 +33,11 @@ impl Schedule {
         let interval_ms = (interval.as_millis() as i64).max(1);
         let phase_ms = (hash(node) % interval_ms as u64) as i64;
         let wait_ms = (phase_ms - wall.as_millis()).rem_euclid(interval_ms) as u64;
+        let first = monotonic + Duration::from_millis(wait_ms);
         Self {
             interval: Duration::from_millis(interval_ms as u64),
-            due: monotonic + Duration::from_millis(wait_ms),
+            due: first,
+            slow_due: first,
         }
     }
 
@@ -30,12 +46,23 @@ impl Schedule {
         self.due
     }
 
-    /// The tick that is due is taken now. Answers with how many were due before it and are missed.
-    pub fn take(&mut self, now: Duration) -> u64 {
+    /// The tick that is due is taken now. When slow metrics are read again goes by when ticks were due, not by when they
+    /// were taken: one that comes a millisecond early would else put them off for a whole interval.
+    pub fn take(&mut self, now: Duration) -> Taken {
         let late = now.saturating_sub(self.due).as_nanos() / self.interval.as_nanos();
         let missed = u32::try_from(late).unwrap_or(u32::MAX);
-        self.due += self.interval.saturating_mul(missed.saturating_add(1));
-        u64::from(missed)
+        let was_due = self.due + self.interval.saturating_mul(missed);
+        self.due = was_due + self.interval;
+        let depth = if was_due < self.slow_due {
+            Depth::Fast
+        } else {
+            self.slow_due = was_due + SLOW_EVERY;
+            Depth::Full
+        };
+        Taken {
+            missed: u64::from(missed),
+            depth,
+        }
     }
 }
 
@@ -64,7 +91,7 @@ mod tests {
         let outcome: Vec<(u64, u64)> = taken_ms
             .iter()
             .map(|ms| {
-                let missed = schedule.take(first + Duration::from_millis(*ms));
+                let missed = schedule.take(first + Duration::from_millis(*ms)).missed;
                 (
                     missed,
                     (schedule.due().saturating_sub(first)).as_millis() as u64,
@@ -88,11 +115,33 @@ mod tests {
     fn a_tick_that_comes_early_is_the_one_that_was_due() {
         let mut schedule = Schedule::start(&"n1".into(), SECOND, Timestamp(0), SECOND);
         let due = schedule.due();
-        assert_eq!(
-            schedule.take(due.saturating_sub(Duration::from_millis(1))),
-            0
-        );
+        let early = due.saturating_sub(Duration::from_millis(1));
+        assert_eq!(schedule.take(early).missed, 0);
         assert_eq!(schedule.due(), due + SECOND);
+    }
+
+    /// At this interval, each tick as many ms off as its turn among these says: the seconds at which all is read.
+    fn slow_ticks(interval_secs: u64, off_ms: &[i64], expected: &[u64]) {
+        let interval = Duration::from_secs(interval_secs);
+        let mut schedule = Schedule::start(&"n1".into(), interval, Timestamp(0), SECOND);
+        let first = schedule.due();
+        let mut secs = Vec::new();
+        for (n, off) in (0..=30 / interval_secs).zip(off_ms.iter().cycle()) {
+            let due = first + interval * n as u32;
+            let now = Duration::from_millis((due.as_millis() as i64 + off) as u64);
+            if schedule.take(now).depth == Depth::Full {
+                secs.push(n * interval_secs);
+            }
+        }
+        assert_eq!(secs, expected);
+    }
+
+    #[test]
+    fn slow_metrics_keep_their_pace_however_ticks_jitter() {
+        slow_ticks(1, &[0], &[0, 10, 20, 30]);
+        slow_ticks(1, &[1, -1, 0, 2, -1, -1, 3], &[0, 10, 20, 30]);
+        slow_ticks(4, &[2, -1, 0], &[0, 12, 24]);
+        slow_ticks(15, &[0, -1], &[0, 15, 30]);
     }
 
     #[test]
