@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::{Access, AgentGrant};
-use crate::line::driver::LineHandle;
+use crate::line::handle::LineHandle;
 use crate::status::Vitals;
 
 use pace::Pace;

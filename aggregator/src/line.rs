@@ -4,6 +4,7 @@
 //! restart: the same code, so the same result. What must then happen in the world leaves as [`Effects`].
 
 pub mod driver;
+pub mod handle;
 pub mod instant;
 pub mod keep;
 mod lag;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::andon::RuleBook;
-use crate::line::driver::LineHandle;
+use crate::line::handle::LineHandle;
 use crate::status::Vitals;
 
 /// How often the file is looked at.

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::chunk::Profile;
 use crate::incident::book::BookError;
-use crate::line::driver::{LineGone, LineHandle};
+use crate::line::handle::{LineGone, LineHandle};
 use crate::status::Vitals;
 use crate::store::Store;
 

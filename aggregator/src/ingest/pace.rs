@@ -22,9 +22,9 @@ const BUSY: u32 = 200;
 /// How often it is looked whether that many come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Times that the others on the thread are let go on: a connection is read, its session is woken, what it answers is
-/// written.
-const WAVES: usize = 4;
+/// Times that the others on the thread are let go on without a message being read, until it is believed that none is left.
+/// Each lets some sixty of them go on: a connection reads, its session is woken, what it answers is written.
+const WAVES: usize = 16;
 
 /// How busy the thread is.
 #[derive(Debug, Default)]
@@ -61,9 +61,7 @@ async fn take_turns(pace: &Pace) {
     let mut look = Instant::now() + LOOK_EVERY;
     let mut turn = Instant::now();
     loop {
-        for _ in 0..WAVES {
-            yield_now().await;
-        }
+        read_all(pace).await;
         let now = Instant::now();
         if now >= look {
             look = now + LOOK_EVERY;
@@ -76,4 +74,16 @@ async fn take_turns(pace: &Pace) {
         thread::sleep(turn - now);
     }
     pace.is_on.store(false, Relaxed);
+}
+
+/// Lets the others go on until they have read everything that has come.
+async fn read_all(pace: &Pace) {
+    let mut n_heard = pace.n_heard.load(Relaxed);
+    let mut n_quiet = 0;
+    while n_quiet < WAVES {
+        yield_now().await;
+        let now = pace.n_heard.load(Relaxed);
+        n_quiet = if now == n_heard { n_quiet + 1 } else { 0 };
+        n_heard = now;
+    }
 }

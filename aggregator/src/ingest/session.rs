@@ -23,7 +23,7 @@ use super::Ingest;
 use super::pace::Pace;
 use crate::access::AgentGrant;
 use crate::line::ConnectionId;
-use crate::line::driver::{FromAgent, LineHandle};
+use crate::line::handle::{FromAgent, LineHandle};
 use crate::line::keep::Progress;
 use crate::status::Vitals;
 

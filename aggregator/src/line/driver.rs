@@ -11,8 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use entrenar::clock::Clock;
-use entrenar::report::{Hello, Record, StreamId};
-use entrenar::unit::Timestamp;
+use entrenar::report::StreamId;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -21,10 +20,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::Line;
+use super::handle::{FromAgent, Heard, Inbox, LineHandle, Question, Word};
 use super::keep::{InFlight, Progress};
-use super::{ConnectionId, HelloRefused, Line};
 use crate::andon::Effort;
-use crate::incident::book::BookError;
 use crate::incident::{Decision, Incident, light};
 use crate::notify::decider::DeciderHandle;
 use crate::status::Vitals;
@@ -44,12 +43,6 @@ pub const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes that begin a commit at once.
 const EAGER_BYTES: usize = 512 * 1024;
 
-/// Messages from agents that wait for the line; beyond it connections wait.
-const AGENT_QUEUE: usize = 4096;
-
-/// Questions of the web side that wait for the line; beyond it requests wait.
-const ASK_QUEUE: usize = 256;
-
 /// Messages taken in before the clock is looked at again.
 const TURN: usize = 256;
 
@@ -62,107 +55,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a shutdown waits for the last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
-
-/// The line has ended: the process is shutting down.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the line has ended")]
-pub struct LineGone;
-
-/// What a connection said, and when it was received.
-pub struct Heard {
-    pub at: Timestamp,
-    pub what: FromAgent,
-}
-
-/// What connections say.
-pub enum FromAgent {
-    Hello {
-        connection: ConnectionId,
-        hello: Box<Hello>,
-        bytes: Vec<u8>,
-        reply: oneshot::Sender<Result<watch::Receiver<Progress>, HelloRefused>>,
-    },
-    Record {
-        stream: StreamId,
-        sent_at: Timestamp,
-        record: Box<Record>,
-        n_unknown: u32,
-        bytes: Vec<u8>,
-    },
-    Malformed {
-        stream: StreamId,
-        seq: Option<u64>,
-    },
-    Goodbye {
-        stream: StreamId,
-    },
-    Disconnected {
-        stream: StreamId,
-        connection: ConnectionId,
-    },
-}
-
-/// A decision that a person made, and where to say that it is recorded.
-struct Word {
-    decision: Decision,
-    recorded: oneshot::Sender<()>,
-}
-
-type Question = Box<dyn FnOnce(&mut Line, Timestamp) -> Option<Word> + Send>;
-
-/// How everyone else speaks to the line.
-#[derive(Clone)]
-pub struct LineHandle {
-    agents: mpsc::Sender<Heard>,
-    questions: mpsc::Sender<Question>,
-}
-
-impl LineHandle {
-    /// Hands over what an agent said; waits while the line is busy.
-    pub async fn tell(&self, at: Timestamp, what: FromAgent) -> Result<(), LineGone> {
-        let heard = Heard { at, what };
-        self.agents.send(heard).await.map_err(|_| LineGone)
-    }
-
-    /// Asks the line something.
-    pub async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Line) -> T + Send + 'static,
-    ) -> Result<T, LineGone> {
-        let (reply, answer) = oneshot::channel();
-        let question: Question = Box::new(move |line, _| {
-            // The asker may have gone.
-            let _ = reply.send(question(line));
-            None
-        });
-        self.questions.send(question).await.map_err(|_| LineGone)?;
-        answer.await.map_err(|_| LineGone)
-    }
-
-    /// Lets a person decide something; answers once it is recorded.
-    pub async fn decide(
-        &self,
-        word: impl FnOnce(&mut Line, Timestamp) -> Result<Decision, BookError> + Send + 'static,
-    ) -> Result<Result<(), BookError>, LineGone> {
-        let (reply, answer) = oneshot::channel();
-        let (recorded, done) = oneshot::channel();
-        let question: Question = Box::new(move |line, now| match word(line, now) {
-            Ok(decision) => {
-                let _ = reply.send(Ok(()));
-                Some(Word { decision, recorded })
-            }
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                None
-            }
-        });
-        self.questions.send(question).await.map_err(|_| LineGone)?;
-        if let Err(error) = answer.await.map_err(|_| LineGone)? {
-            return Ok(Err(error));
-        }
-        done.await.map_err(|_| LineGone).map(Ok)
-    }
-}
 
 /// A decision on its way into the store.
 struct Deciding {
@@ -200,8 +92,7 @@ impl Driver {
         live: Arc<Live>,
         vitals: Arc<Vitals>,
     ) -> (Self, LineHandle) {
-        let (agents_tx, agents) = mpsc::channel(AGENT_QUEUE);
-        let (questions_tx, questions) = mpsc::channel(ASK_QUEUE);
+        let (handle, Inbox { agents, questions }) = LineHandle::new();
         let driver = Self {
             line,
             store,
@@ -217,13 +108,7 @@ impl Driver {
             next_commit: Instant::now(),
             lamps: HashMap::new(),
         };
-        (
-            driver,
-            LineHandle {
-                agents: agents_tx,
-                questions: questions_tx,
-            },
-        )
+        (driver, handle)
     }
 
     /// Runs until `stop`; then commits what is there.
