@@ -226,13 +226,15 @@ describe('the mock', { skip: given ? 'needs the mock' : false }, () => {
     const { page } = await board({ browserOptions: { colorScheme: 'light' } });
     await live(page);
     const brightness = () => page.evaluate(() => Number(/\d+/.exec(getComputedStyle(document.body).backgroundColor)[0]));
-    assert.ok((await brightness()) > 200);
+    // The page is told of such a change, and paints it, a moment later.
+    const isLight = () => eventually(brightness, (red) => red > 200);
+    await isLight();
     await page.emulateMedia({ colorScheme: 'dark' });
-    assert.ok((await brightness()) < 40);
+    await eventually(brightness, (red) => red < 40);
     await page.keyboard.press('t');
-    assert.ok((await brightness()) > 200);
+    await isLight();
     await page.reload();
-    assert.ok((await brightness()) > 200);
+    await isLight();
     nothingWrong();
   });
 
