@@ -31,18 +31,22 @@ function store(key: string, value: string): void {
 
 const systemDark = matchMedia('(prefers-color-scheme: dark)');
 
+/** What the page shows: the choice by hand, else what the system wants. A change of the system is seen before we are told of it. */
+function shownTheme(): 'dark' | 'light' {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen === 'dark' || chosen === 'light' ? chosen : systemDark.matches ? 'dark' : 'light';
+}
+
 class Ui {
   filter = $state('');
   dialog = $state.raw<Dialog | null>(null);
   toast = $state.raw<{ text: string; bad: boolean } | null>(null);
-  theme = $state<'dark' | 'light'>(this.initialTheme());
+  theme = $state<'dark' | 'light'>(shownTheme());
   cell = $state<CellChoice>(this.initialCell());
   private toastTimer: ReturnType<typeof setTimeout> | undefined;
 
-  private initialTheme(): 'dark' | 'light' {
-    const chosen = stored(THEME_KEY);
-    systemDark.addEventListener('change', (e) => stored(THEME_KEY) === null && (this.theme = e.matches ? 'dark' : 'light'));
-    return chosen === 'dark' || chosen === 'light' ? chosen : systemDark.matches ? 'dark' : 'light';
+  constructor() {
+    systemDark.addEventListener('change', () => (this.theme = shownTheme()));
   }
 
   private initialCell(): CellChoice {
@@ -50,7 +54,7 @@ class Ui {
   }
 
   toggleTheme(): void {
-    this.theme = this.theme === 'dark' ? 'light' : 'dark';
+    this.theme = shownTheme() === 'dark' ? 'light' : 'dark';
     document.documentElement.dataset.theme = this.theme;
     store(THEME_KEY, this.theme);
   }
