@@ -31,6 +31,11 @@ async function board({ path = '/', browserOptions, ...options } = {}) {
 }
 
 const live = (page) => page.waitForSelector('[role=status][data-state=live]');
+/** From here the page's timers run only when the story says so. */
+async function stopClock(page) {
+  await page.clock.install();
+  await page.clock.pauseAt(Date.now() + 1_000);
+}
 const nothingWrong = () => assert.deepEqual(tab.wrong, []);
 
 describe('any server', () => {
@@ -101,8 +106,10 @@ describe('the mock', { skip: given ? 'needs the mock' : false }, () => {
   test('a lamp follows the stream', async () => {
     const { page } = await board();
     await live(page);
+    // No poll comes.
+    await stopClock(page);
     mock.force(mock.fleet.gpu('n01', 3), 'red');
-    await page.waitForSelector('[data-cell="n01/3"] .lamp[data-light=red]', { timeout: 1000 });
+    await page.waitForSelector('[data-cell="n01/3"] .lamp[data-light=red]');
     assert.equal(await page.getAttribute('[data-cell="n01/3"]', 'aria-label'), 'n01 GPU 3: red');
     nothingWrong();
   });
@@ -173,11 +180,18 @@ describe('the mock', { skip: given ? 'needs the mock' : false }, () => {
   test('a lost connection is seen, and what happened meanwhile is there when it comes back', async () => {
     const { page } = await board();
     await live(page);
+    // It can't come back by itself before the button is pressed.
+    await stopClock(page);
     mock.refuse(true);
-    await page.waitForSelector('[role=status][data-state=lost]');
+    await eventually(() => mock.clients.size, (n) => n === 0);
+    await eventually(async () => {
+      await page.clock.runFor(1_300);
+      return page.getAttribute('[role=status]', 'data-state');
+    }, (state) => state === 'lost');
     assert.match(await page.textContent('[role=status]'), /Not live since \d\d:\d\d:\d\d.*last data \d+.s ago/);
     assert.ok(Number(await page.$eval('main', (main) => getComputedStyle(main).opacity)) < 0.7);
     assert.match(await page.title(), /^not live/);
+    await page.getByText(/next try in \d+ s/).waitFor();
     mock.force(mock.fleet.gpu('n04', 1), 'yellow');
     mock.refuse(false);
     await page.getByRole('button', { name: 'Try now' }).click();
@@ -197,9 +211,11 @@ describe('the mock', { skip: given ? 'needs the mock' : false }, () => {
   test('a client that fell behind fetches everything again', async () => {
     const { page } = await board();
     await live(page);
+    // No poll comes.
+    await stopClock(page);
     mock.force(mock.fleet.gpu('n04', 2), 'red', { quietly: true });
     mock.tell('lagged', { skipped: 3 });
-    await page.waitForSelector('[data-cell="n04/2"] .lamp[data-light=red]', { timeout: 900 });
+    await page.waitForSelector('[data-cell="n04/2"] .lamp[data-light=red]');
   });
 
   test('a tab that nobody looks at gives its connections back, and catches up when it is looked at again', async () => {
