@@ -18,13 +18,31 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
             *bytes = rest;
             Some(low.into())
         }
-        [low, high, ref rest @ ..] if high < 0x80 => {
-            *bytes = rest;
-            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
-        }
-        _ => take_any(bytes),
+        _ => take_longer(bytes),
     }
 }
+
+/// One of two to eight bytes, where eight bytes are there: without a branch for each, which nobody could foresee.
+#[inline]
+fn take_longer(bytes: &mut &[u8]) -> Option<u64> {
+    let Some(word) = bytes.first_chunk() else {
+        return take_any(bytes);
+    };
+    let word = u64::from_le_bytes(*word);
+    let ends = !word & HIGH_BITS;
+    if ends == 0 {
+        return take_any(bytes);
+    }
+    *bytes = &bytes[ends.trailing_zeros() as usize / 8 + 1..];
+    // Everything up to the end of the first number; then groups of 7 bits are pushed together, two by two.
+    let sevens = word & (ends ^ (ends - 1)) & !HIGH_BITS;
+    let twice = sevens & 0x007f_007f_007f_007f | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fourfold = twice & 0x0000_3fff_0000_3fff | (twice & 0x3fff_0000_3fff_0000) >> 2;
+    Some(fourfold & 0x0fff_ffff | (fourfold & 0x0fff_ffff_0000_0000) >> 4)
+}
+
+/// Set in every byte of a number but its last.
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 
 fn take_any(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
@@ -41,6 +59,35 @@ fn take_any(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+/// Leaves `n` numbers out, eight bytes at a time; all that there are, where there are fewer.
+pub(crate) fn skip(bytes: &mut &[u8], mut n: u32) {
+    while n > 0 {
+        let Some(word) = bytes.first_chunk() else {
+            return skip_one_by_one(bytes, n);
+        };
+        // A number ends with a byte whose highest bit is not set.
+        let mut ends = !u64::from_le_bytes(*word) & HIGH_BITS;
+        let n_here = ends.count_ones();
+        if n_here < n {
+            n -= n_here;
+            *bytes = &bytes[size_of::<u64>()..];
+            continue;
+        }
+        for _ in 1..n {
+            ends &= ends - 1;
+        }
+        *bytes = &bytes[ends.trailing_zeros() as usize / 8 + 1..];
+        return;
+    }
+}
+
+fn skip_one_by_one(bytes: &mut &[u8], n: u32) {
+    for _ in 0..n {
+        let end = bytes.iter().position(|byte| byte & 0x80 == 0);
+        *bytes = &bytes[end.map_or(bytes.len(), |end| end + 1)..];
+    }
 }
 
 /// What a number takes at most.

@@ -153,12 +153,11 @@ impl OpenStretch {
         if !self.overlaps(from, to) {
             return;
         }
+        points.reserve(self.len());
         for run in self.runs() {
-            run.rows.each(|row, of, value| {
-                if of == metric {
-                    let at = run.at(row, self.start);
-                    points.extend((from <= at && at <= to).then_some((at, value)));
-                }
+            run.rows.each_of(metric, |row, value| {
+                let at = run.at(row, self.start);
+                points.extend((from <= at && at <= to).then_some((at, value)));
             });
         }
     }

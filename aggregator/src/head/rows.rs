@@ -11,15 +11,19 @@ use crate::chunk::varint::{self, unzigzag, zigzag};
 // A row's metrics must fit in one word of bits.
 const _: () = assert!(METRIC_COUNT <= u64::BITS as usize);
 
-/// Most bytes of a row: which metrics, which of them changed, and every difference.
+/// Most bytes of a row: its length, which metrics, which of them changed, and every difference.
 const MAX_ROW_BYTES: usize =
-    varint::MAX_BYTES + METRIC_COUNT.div_ceil(8) + METRIC_COUNT * varint::MAX_BYTES;
+    2 + varint::MAX_BYTES + METRIC_COUNT.div_ceil(8) + METRIC_COUNT * varint::MAX_BYTES;
+
+// A length takes two bytes at most.
+const _: () = assert!(MAX_ROW_BYTES < 1 << 14);
 
 /// Samples in the order in which they were pushed. A row is
 ///
-/// 1. as a varint, the bits of the metrics that it has and the row before had not, or the other way round;
-/// 2. a bit for each metric that it has: whether it is another than when it was last there, in whole bytes;
-/// 3. for those, as zigzag varints, by how much; of a metric that was never there, its distance from 0.
+/// 1. as a varint, how many bytes follow;
+/// 2. as a varint, the bits of the metrics that it has and the row before had not, or the other way round;
+/// 3. a bit for each metric that it has: whether it is another than when it was last there, in whole bytes;
+/// 4. for those, as zigzag varints, by how much; of a metric that was never there, its distance from 0.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
     bytes: Vec<u8>,
@@ -39,8 +43,10 @@ impl Rows {
         }
         // A vector that doubles would waste a third of the head on average.
         if self.bytes.capacity() - self.bytes.len() < MAX_ROW_BYTES {
-            self.bytes.reserve_exact(1024 + self.bytes.len() / 8);
+            self.bytes.reserve_exact(512 + self.bytes.len() / 16);
         }
+        let start = self.bytes.len();
+        self.bytes.push(0);
         varint::put(&mut self.bytes, present ^ self.present);
         self.bytes
             .extend(&changed.to_le_bytes()[..n_present.div_ceil(8) as usize]);
@@ -52,6 +58,17 @@ impl Rows {
             self.last.set(metric, value);
         }
         self.present = present;
+        self.close(start);
+    }
+
+    /// Puts the length of a row that begins here before it.
+    fn close(&mut self, start: usize) {
+        let length = self.bytes.len() - start - 1;
+        self.bytes[start] = length as u8;
+        if length >= 0x80 {
+            self.bytes[start] |= 0x80;
+            self.bytes.insert(start + 1, (length >> 7) as u8);
+        }
     }
 
     /// Shows every value with the number of its row, in order.
@@ -59,10 +76,10 @@ impl Rows {
         let mut rest = self.bytes.as_slice();
         let (mut present, mut last) = (0, [0_i64; METRIC_COUNT]);
         for row in 0.. {
-            let Some(differing) = varint::take(&mut rest) else {
+            if varint::take(&mut rest).is_none() {
                 return;
-            };
-            present ^= differing;
+            }
+            present ^= varint::take(&mut rest).unwrap_or(0);
             let mut changed = take_bits(&mut rest, present.count_ones());
             let mut metrics = present;
             while metrics != 0 {
@@ -75,6 +92,39 @@ impl Rows {
                 changed >>= 1;
                 show(row, MetricId(slot as u16 + 1), last[slot]);
             }
+        }
+    }
+
+    /// Shows every value of one metric with the number of its row, in order; several times faster than all of them.
+    pub(super) fn each_of(&self, metric: MetricId, mut show: impl FnMut(usize, i64)) {
+        let Some(slot) = metric.slot() else { return };
+        let mut rest = self.bytes.as_slice();
+        let (mut present, mut n_present, mut place) = (0_u64, 0, 0);
+        let mut last = 0_i64;
+        for row in 0.. {
+            let Some(length) = varint::take(&mut rest) else {
+                return;
+            };
+            let (mut bytes, after) = rest.split_at(rest.len().min(length as usize));
+            rest = after;
+            let differing = varint::take(&mut bytes).unwrap_or(0);
+            if differing != 0 {
+                present ^= differing;
+                (n_present, place) = (
+                    present.count_ones(),
+                    below(present, slot as u32).count_ones(),
+                );
+            }
+            if present >> slot & 1 == 0 {
+                continue;
+            }
+            let changed = take_bits(&mut bytes, n_present);
+            if changed >> place & 1 == 1 {
+                varint::skip(&mut bytes, below(changed, place).count_ones());
+                let difference = varint::take(&mut bytes).map_or(0, unzigzag);
+                last = last.wrapping_add(difference);
+            }
+            show(row, last);
         }
     }
 
@@ -93,12 +143,24 @@ fn bit(metric: MetricId) -> u64 {
     metric.slot().map_or(0, |slot| 1 << slot)
 }
 
+/// The bits below the one at a place.
+const fn below(bits: u64, place: u32) -> u64 {
+    bits & ((1 << place) - 1)
+}
+
 /// `n` bits, the lowest first, of as many bytes as they need.
 fn take_bits(rest: &mut &[u8], n: u32) -> u64 {
     let (bytes, after) = rest.split_at(rest.len().min(n.div_ceil(8) as usize));
+    // Bits beyond are not set, and what follows the bytes is cut off.
+    let word = match rest.first_chunk() {
+        Some(word) if n < u64::BITS => below(u64::from_le_bytes(*word), n),
+        _ => {
+            let bytes = bytes.iter().rev();
+            bytes.fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+        }
+    };
     *rest = after;
-    let bytes = bytes.iter().rev();
-    bytes.fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    word
 }
 
 #[cfg(test)]
@@ -132,15 +194,21 @@ mod tests {
             }
             let flat = |(n, row): (usize, &Values)| row.iter().map(|(m, v)| (n, m, v)).collect::<Vec<_>>();
             let expected: Vec<_> = pushed.iter().enumerate().flat_map(flat).collect();
+            for metric in (0..=METRIC_COUNT as u16 + 1).map(MetricId) {
+                let mut of_metric = Vec::new();
+                rows.each_of(metric, |row, value| of_metric.push((row, metric, value)));
+                let expected: Vec<_> = expected.iter().filter(|(_, of, _)| *of == metric).copied().collect();
+                prop_assert_eq!(of_metric, expected);
+            }
             prop_assert_eq!(shown(&rows), expected);
         }
     }
 
     #[test]
-    fn a_row_that_stays_costs_two_bytes() {
+    fn a_row_that_stays_costs_three_bytes() {
         let mut rows = Rows::default();
         let row = Values::default().with(POWER, 80).with(TEMPERATURE, 40);
         (0..720).for_each(|_| rows.push(&row));
-        assert!(rows.bytes.len() <= 2 * 720 + 16);
+        assert!(rows.bytes.len() <= 3 * 720 + 16);
     }
 }
