@@ -60,7 +60,7 @@ pub struct Rollup {
 #[derive(Clone, Debug)]
 pub enum Sums {
     /// In a row of its own, all metrics; with what is wrong with it.
-    Alone(Result<Opened, ChunkError>),
+    Alone(Result<Arc<Opened>, ChunkError>),
     /// Beside those of other stretches, at a place among them.
     Together(Arc<Sheets>, usize),
 }
@@ -68,15 +68,23 @@ pub enum Sums {
 impl Sums {
     /// From a row of its own.
     pub fn alone(blob: &[u8]) -> Self {
-        Self::Alone(Opened::new(blob))
+        Self::Alone(Opened::new(blob).map(Arc::new))
     }
 
-    /// One metric's buckets, ascending; none if there is nothing of it.
-    pub fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
+    /// Shows one metric's buckets, ascending; none if there is nothing of it. Where they are damaged, some may be shown before
+    /// the error.
+    pub fn each(&self, metric: MetricId, see: impl FnMut(Bucket)) -> Result<(), ChunkError> {
         match self {
-            Self::Alone(opened) => opened.as_ref().map_err(|error| *error)?.metric(metric),
-            Self::Together(sheets, place) => sheets.buckets(*place, metric),
+            Self::Alone(opened) => opened.as_ref().map_err(|error| *error)?.each(metric, see),
+            Self::Together(sheets, place) => sheets.each(*place, metric, see),
         }
+    }
+
+    /// The same, collected.
+    pub fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
+        let mut buckets = Vec::new();
+        self.each(metric, |bucket| buckets.push(bucket))?;
+        Ok(buckets)
     }
 
     /// How the samples were rounded before they were summed up.

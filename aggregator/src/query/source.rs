@@ -44,8 +44,10 @@ pub struct Source<'a> {
     from: Timestamp,
     page: Duration,
     is_over: bool,
-    /// Sums of this step may stand for samples.
+    /// Sums of this step may stand for samples …
     step: Option<Duration>,
+    /// … which end up in these.
+    steps: Option<Steps>,
     /// Where a stretch must be read sample by sample, ascending.
     cuts: Vec<Timestamp>,
     /// Pieces that were read and not shown yet.
@@ -72,6 +74,7 @@ impl<'a> Source<'a> {
             is_over: question.to < question.from,
             question,
             step: None,
+            steps: None,
             cuts: Vec::new(),
             ready: VecDeque::new(),
         }
@@ -82,6 +85,7 @@ impl<'a> Source<'a> {
     #[must_use]
     pub fn in_steps(mut self, steps: &Steps, cuts: Vec<Timestamp>) -> Self {
         self.step = sums_of(steps);
+        self.steps = Some(*steps);
         if let Some(step) = self.step {
             // A sum belongs to where it begins: the first must not be cut by the question.
             let step_ms = step.as_millis() as i64;
@@ -172,7 +176,7 @@ impl<'a> Source<'a> {
         let stored = self.shelf.rollups(step, from, to).await?;
         let recent = self.of_head(to, budget)?;
         let mut points = Vec::new();
-        let mut sums: Vec<Vec<Bucket>> = Vec::new();
+        let mut sums: Vec<Bucket> = Vec::with_capacity(stored.len());
         for (place, stretch) in stored.iter().enumerate() {
             let stands_alone = [place.checked_sub(1), Some(place + 1)]
                 .into_iter()
@@ -184,7 +188,7 @@ impl<'a> Source<'a> {
                 && !self.is_cut(stretch)
                 && !has_any(&recent, stretch);
             if let Some(stored) = stretch.sums.as_ref().filter(|_| stands) {
-                sums.push(self.sums_of(stretch, stored, from, to, budget)?);
+                self.sums_of(stretch, stored, (from, to), &mut sums, budget)?;
                 continue;
             }
             let read = self.samples_of(stretch, from, to, budget).await?;
@@ -192,7 +196,7 @@ impl<'a> Source<'a> {
                 && let Some(stored) = &stretch.sums
             {
                 // Its samples are older than what is kept of them.
-                sums.push(self.sums_of(stretch, stored, from, to, budget)?);
+                self.sums_of(stretch, stored, (from, to), &mut sums, budget)?;
             }
             points.extend(read);
         }
@@ -201,21 +205,37 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
+    /// Appends the sums of a stretch that begin between two instants.
     fn sums_of(
         &self,
         stretch: &StoredRollup,
         sums: &Sums,
-        from: Timestamp,
-        to: Timestamp,
+        (from, to): (Timestamp, Timestamp),
+        buckets: &mut Vec<Bucket>,
         budget: &mut Budget,
-    ) -> Result<Vec<Bucket>, QueryError> {
-        let buckets = sums.metric(self.question.metric);
-        let mut buckets = buckets.map_err(|source| self.damaged(stretch.stretch, source))?;
-        buckets.retain(|bucket| from <= bucket.began() && bucket.began() <= to);
-        budget.read(buckets.len())?;
+    ) -> Result<(), QueryError> {
+        let mut n_read = 0;
+        // The last of a step, and when that ends: what follows within it is joined at once.
+        let mut end = Timestamp(i64::MIN);
+        let read = sums.each(self.question.metric, |bucket| {
+            let began = bucket.began();
+            if began < from || to < began {
+                return;
+            }
+            n_read += 1;
+            match buckets.last_mut() {
+                Some(last) if began < end => *last = last.then(bucket),
+                _ => {
+                    end = self.steps.map_or(end, |steps| steps.end_at(began));
+                    buckets.push(bucket);
+                }
+            }
+        });
+        read.map_err(|source| self.damaged(stretch.stretch, source))?;
+        budget.read(n_read)?;
         let profile = sums.profile();
         budget.saw(profile.map_err(|source| self.damaged(stretch.stretch, source))?);
-        Ok(buckets)
+        Ok(())
     }
 
     async fn samples_of(
@@ -254,17 +274,26 @@ impl<'a> Source<'a> {
         Ok(recent)
     }
 
-    /// Points and sums in order of time; the sums of a stretch lie between two points.
-    fn weave(&mut self, points: Vec<Point>, mut sums: Vec<Vec<Bucket>>) {
-        sums.retain(|buckets| !buckets.is_empty());
-        sums.sort_by_key(|buckets| buckets[0].began());
+    /// Points and sums in order of time; no sum has points within.
+    fn weave(&mut self, points: Vec<Point>, mut sums: Vec<Bucket>) {
+        if !sums.is_sorted_by_key(Bucket::began) {
+            sums.sort_by_key(Bucket::began);
+        }
+        if points.is_empty() && !sums.is_empty() {
+            self.ready.push_back(Piece::Buckets(sums));
+            return;
+        }
         let mut points = points.into_iter().peekable();
-        for buckets in sums {
-            let began = buckets[0].began();
-            let before = std::iter::from_fn(|| points.next_if(|(at, _)| *at < began));
+        let mut rest = sums.as_slice();
+        while let Some(first) = rest.first() {
+            let before = std::iter::from_fn(|| points.next_if(|(at, _)| *at < first.began()));
             let before = before.collect();
             self.show(before);
-            self.ready.push_back(Piece::Buckets(buckets));
+            let next = points.peek().map_or(Timestamp(i64::MAX), |(at, _)| *at);
+            let n_together = rest.partition_point(|bucket| bucket.began() < next).max(1);
+            let (together, later) = rest.split_at(n_together);
+            self.ready.push_back(Piece::Buckets(together.to_vec()));
+            rest = later;
         }
         self.show(points.collect());
     }

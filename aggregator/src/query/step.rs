@@ -91,6 +91,11 @@ impl Steps {
         Timestamp(self.start.0.saturating_add(before))
     }
 
+    /// The end of the step that an instant falls in, which is not included; outside of all, the instant.
+    pub fn end_at(&self, at: Timestamp) -> Timestamp {
+        self.place(at).map_or(at, |place| self.start_of(place + 1))
+    }
+
     /// Which step an instant falls in; `None` outside of all.
     pub fn place(&self, at: Timestamp) -> Option<usize> {
         let place = usize::try_from(at.0.checked_sub(self.start.0)?.div_euclid(self.length_ms));

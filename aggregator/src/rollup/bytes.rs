@@ -94,7 +94,9 @@ pub fn profile_of(blob: &[u8]) -> Result<Profile, ChunkError> {
 
 /// One metric's buckets, ascending; none if the rollup has none of it.
 pub fn decode(blob: &[u8], metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
-    Opened::new(blob)?.metric(metric)
+    let mut buckets = Vec::new();
+    Opened::new(blob)?.each(metric, |bucket| buckets.push(bucket))?;
+    Ok(buckets)
 }
 
 /// A rollup that was unpacked: one of its metrics after the other is read without doing that again.
@@ -103,11 +105,10 @@ pub struct Opened {
     pub(super) profile: Profile,
     pub(super) n_buckets: usize,
     step: Duration,
-    payload: Vec<u8>,
+    /// The table, the buckets' extents, and the bodies.
+    payload: Box<[u8]>,
     /// Where in it the buckets' extents are.
     extents: Range<usize>,
-    /// Metric, shape, and where its body is; by metric.
-    bodies: Vec<(MetricId, u8, Range<usize>)>,
 }
 
 impl Opened {
@@ -116,33 +117,28 @@ impl Opened {
         let frame = Frame::parse(blob)?;
         let payload = frame.payload()?;
         let table_length = frame.n_metrics * TABLE_ROW;
-        let (table, mut rest) = payload
+        let (_, rest) = payload
             .split_at_checked(table_length)
             .ok_or(ChunkError::Truncated)?;
-        take_spans(&mut rest, frame.n_buckets, frame.step)?;
-        let mut begin = payload.len() - rest.len();
-        let extents = table_length..begin;
-        let mut bodies = Vec::with_capacity(frame.n_metrics);
-        for row in table.chunks_exact(TABLE_ROW) {
-            let length = usize::from(u16::from_le_bytes([row[3], row[4]]));
-            let metric = MetricId(u16::from_le_bytes([row[0], row[1]]));
-            bodies.push((metric, row[2], begin..begin + length));
-            begin += length;
-        }
-        if !bodies.is_sorted_by(|a, b| a.0 < b.0) {
-            return Err(ChunkError::Malformed("metrics out of order"));
-        }
-        if begin != payload.len() {
-            return Err(ChunkError::Malformed("bodies of another length"));
-        }
-        Ok(Self {
+        let rest = Spans::new(rest, frame.n_buckets, frame.step).skip()?;
+        let opened = Self {
             profile: frame.profile,
             n_buckets: frame.n_buckets,
             step: frame.step,
-            payload: payload.into_owned(),
-            extents,
-            bodies,
-        })
+            extents: table_length..payload.len() - rest.len(),
+            payload: payload.into(),
+        };
+        if !opened.table().is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(ChunkError::Malformed("metrics out of order"));
+        }
+        let end = opened
+            .table()
+            .last()
+            .map_or(opened.extents.end, |row| row.2.end);
+        if end != opened.payload.len() {
+            return Err(ChunkError::Malformed("bodies of another length"));
+        }
+        Ok(opened)
     }
 
     /// How the samples were rounded before they were summed up.
@@ -150,22 +146,14 @@ impl Opened {
         self.profile
     }
 
-    /// One metric's buckets, ascending; none if the rollup has none of it.
-    pub fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
-        let found = self.bodies.binary_search_by_key(&metric, |body| body.0);
-        let Ok(place) = found else {
-            return Ok(Vec::new());
+    /// Shows one metric's buckets, ascending; none if the rollup has none of it.
+    pub fn each(&self, metric: MetricId, see: impl FnMut(Bucket)) -> Result<(), ChunkError> {
+        let Some((_, shape, body)) = self.table().find(|(of, ..)| *of == metric) else {
+            return Ok(());
         };
-        let (_, shape, body) = &self.bodies[place];
-        let body = &self.payload[body.clone()];
-        buckets(
-            self.extents(),
-            self.n_buckets,
-            self.step,
-            metric,
-            *shape,
-            body,
-        )
+        let body = &self.payload[body];
+        let spans = Spans::new(self.extents(), self.n_buckets, self.step);
+        each_bucket(spans, metric, shape, body, see)
     }
 
     /// The bytes that say when its buckets are.
@@ -175,25 +163,89 @@ impl Opened {
 
     /// Metric, shape and body of each, by metric.
     pub(super) fn bodies(&self) -> impl Iterator<Item = (MetricId, u8, &[u8])> {
-        let body = |(metric, shape, at): &(MetricId, u8, Range<usize>)| {
-            (*metric, *shape, &self.payload[at.clone()])
-        };
-        self.bodies.iter().map(body)
+        let body =
+            |(metric, shape, at): (MetricId, u8, Range<usize>)| (metric, shape, &self.payload[at]);
+        self.table().map(body)
+    }
+
+    /// Memory that it holds.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.payload.len()
+    }
+
+    /// Metric, shape, and where its body is; by metric.
+    fn table(&self) -> impl Iterator<Item = (MetricId, u8, Range<usize>)> {
+        let rows = self.payload[..self.extents.start].chunks_exact(TABLE_ROW);
+        rows.scan(self.extents.end, |begin, row| {
+            let metric = MetricId(u16::from_le_bytes([row[0], row[1]]));
+            let length = usize::from(u16::from_le_bytes([row[3], row[4]]));
+            let at = *begin..*begin + length;
+            *begin = at.end;
+            Some((metric, row[2], at))
+        })
     }
 }
 
-/// One metric's buckets, from when they are and what it did.
-pub(super) fn buckets(
-    mut extents: &[u8],
-    n_buckets: usize,
-    step: Duration,
+/// Shows one metric's buckets, from when they are and what it did. Where the bytes are damaged, some may be shown before
+/// the error.
+pub(super) fn each_bucket(
+    mut spans: Spans<'_>,
     metric: MetricId,
     shape: u8,
     mut body: &[u8],
-) -> Result<Vec<Bucket>, ChunkError> {
+    see: impl FnMut(Bucket),
+) -> Result<(), ChunkError> {
     let kind = kind_of(metric).ok_or(ChunkError::Malformed("unknown metric"))?;
-    let spans = take_spans(&mut extents, n_buckets, step)?;
-    take_metric(&mut body, shape, kind, &spans)
+    if shape & !KNOWN != 0 {
+        return Err(ChunkError::Malformed("unknown shape of a rollup"));
+    }
+    if shape & SPARSE == 0 {
+        let n = spans.n;
+        return each_known(|| spans.take(), n, kind, shape, body, see);
+    }
+    let whole = spans.all()?;
+    let counts = take_counts(&mut body, whole.len())?;
+    let has_times = shape & FLAT == 0;
+    let known = known_of(&mut body, &whole, &counts, has_times)?;
+    let n = known.len();
+    let mut known = known.into_iter();
+    each_known(|| known.next().ok_or(CUT_SHORT), n, kind, shape, body, see)
+}
+
+/// The buckets that a metric is in, whose spans come one by one. What they are stands column by column.
+fn each_known(
+    mut span: impl FnMut() -> Result<Span, ChunkError>,
+    n: usize,
+    kind: Kind,
+    shape: u8,
+    mut body: &[u8],
+    mut see: impl FnMut(Bucket),
+) -> Result<(), ChunkError> {
+    match kind {
+        _ if shape & FLAT != 0 => {
+            let value = unzigzag(take(&mut body)?);
+            for _ in 0..n {
+                see(flat_at(value, &span()?.extent));
+            }
+        }
+        Kind::Gauge => {
+            let mut gauges = Gauges::new(&mut body, n)?;
+            for _ in 0..n {
+                see(gauges.take(&mut body, &span()?.extent)?);
+            }
+        }
+        Kind::Counter => {
+            let mut counters = Counters::new(&mut body, n, shape)?;
+            for _ in 0..n {
+                see(counters.take(&mut body, &span()?.extent)?);
+            }
+        }
+    }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(ChunkError::Malformed("bytes after the last bucket"))
+    }
 }
 
 /// When a bucket begins, and its samples.
@@ -216,26 +268,55 @@ fn put_extents(blob: &mut Vec<u8>, rollup: &Rollup) {
     }
 }
 
-fn take_spans(rest: &mut &[u8], n: usize, step: Duration) -> Result<Vec<Span>, ChunkError> {
-    let step_ms = step.as_millis() as i64;
-    let mut number = 0_i64;
-    let mut spans = Vec::with_capacity(n);
-    for _ in 0..n {
-        number = number.wrapping_add(unzigzag(take(rest)?));
-        let start = Timestamp(number.saturating_mul(step_ms));
-        let count = take(rest)?;
-        let (first, last) = take_times(rest, start)?;
-        let is_within = |at: Timestamp| at.0.div_euclid(step_ms) == number;
-        let extent = Extent { first, last, count };
-        if count == 0 || !is_within(first) || !is_within(last) || last < first {
+/// When the buckets of a stretch are, one by one.
+pub(super) struct Spans<'a> {
+    rest: &'a [u8],
+    n: usize,
+    step_ms: i64,
+    /// Of the one before; `None` before the first.
+    number: Option<i64>,
+}
+
+impl<'a> Spans<'a> {
+    pub(super) fn new(rest: &'a [u8], n: usize, step: Duration) -> Self {
+        Self {
+            rest,
+            n,
+            step_ms: step.as_millis() as i64,
+            number: None,
+        }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Result<Span, ChunkError> {
+        let before = self.number.unwrap_or(0);
+        let number = before.wrapping_add(unzigzag(take(&mut self.rest)?));
+        let start = Timestamp(number.saturating_mul(self.step_ms));
+        let count = take(&mut self.rest)?;
+        let (first, last) = take_times(&mut self.rest, start)?;
+        let end = Timestamp(start.0.saturating_add(self.step_ms));
+        let is_within = start <= first && first <= last && last < end;
+        if count == 0 || !is_within {
             return Err(ChunkError::Malformed("a bucket without its samples"));
         }
-        spans.push(Span { start, extent });
+        if self.number.is_some() && number <= before {
+            return Err(ChunkError::Malformed("buckets out of order"));
+        }
+        self.number = Some(number);
+        let extent = Extent { first, last, count };
+        Ok(Span { start, extent })
     }
-    if spans.is_sorted_by(|a, b| a.start < b.start) {
-        Ok(spans)
-    } else {
-        Err(ChunkError::Malformed("buckets out of order"))
+
+    fn all(&mut self) -> Result<Vec<Span>, ChunkError> {
+        (0..self.n).map(|_| self.take()).collect()
+    }
+
+    /// What follows them.
+    fn skip(mut self) -> Result<&'a [u8], ChunkError> {
+        for _ in 0..self.n {
+            self.take()?;
+        }
+        Ok(self.rest)
     }
 }
 
@@ -244,6 +325,7 @@ fn put_times(bytes: &mut Vec<u8>, start: Timestamp, first: Timestamp, last: Time
     varint::put(bytes, last.0.abs_diff(first.0));
 }
 
+#[inline]
 fn take_times(bytes: &mut &[u8], start: Timestamp) -> Result<(Timestamp, Timestamp), ChunkError> {
     let first = start.0.wrapping_add(take(bytes)? as i64);
     let last = first.wrapping_add(take(bytes)? as i64);
@@ -325,43 +407,6 @@ fn put_counters<'a, I: Iterator<Item = &'a Bucket>>(
     }
 }
 
-fn take_metric(
-    body: &mut &[u8],
-    shape: u8,
-    kind: Kind,
-    spans: &[Span],
-) -> Result<Vec<Bucket>, ChunkError> {
-    if shape & !KNOWN != 0 {
-        return Err(ChunkError::Malformed("unknown shape of a rollup"));
-    }
-    let counts = match shape & SPARSE {
-        0 => None,
-        _ => Some(take_counts(body, spans.len())?),
-    };
-    let flat = match shape & FLAT {
-        0 => None,
-        _ => Some(unzigzag(take(body)?)),
-    };
-    // Of the buckets that have it: when, and how many samples.
-    let known = match counts {
-        None => Cow::Borrowed(spans),
-        Some(counts) => Cow::Owned(known_of(body, spans, &counts, flat.is_none())?),
-    };
-    let buckets = match (flat, kind) {
-        (Some(value), _) => known
-            .iter()
-            .map(|span| flat_at(value, &span.extent))
-            .collect(),
-        (None, Kind::Gauge) => take_gauges(body, &known)?,
-        (None, Kind::Counter) => take_counters(body, &known, shape)?,
-    };
-    if body.is_empty() {
-        Ok(buckets)
-    } else {
-        Err(ChunkError::Malformed("bytes after the last bucket"))
-    }
-}
-
 fn take_counts(body: &mut &[u8], n: usize) -> Result<Vec<u64>, ChunkError> {
     (0..n).map(|_| take(body)).collect()
 }
@@ -403,71 +448,119 @@ fn flat_at(value: i64, extent: &Extent) -> Bucket {
     }
 }
 
-fn take_gauges(body: &mut &[u8], known: &[Span]) -> Result<Vec<Bucket>, ChunkError> {
-    let mut before = 0_i64;
-    let mut buckets = Vec::with_capacity(known.len());
-    for span in known {
-        before = before.wrapping_add(unzigzag(take(body)?));
-        buckets.push(flat_at(before, &span.extent));
-    }
-    for bucket in &mut buckets {
-        let above = bucket.min.checked_add_unsigned(take(body)?);
-        bucket.max = above.ok_or(OUT_OF_RANGE)?;
-    }
-    for bucket in &mut buckets {
-        let above = bucket.min.checked_add_unsigned(take(body)?);
-        let is_level = |last: &i64| *last <= bucket.max;
-        bucket.last.1 = above.filter(is_level).ok_or(OUT_OF_RANGE)?;
-    }
-    for bucket in &mut buckets {
-        let most = i128::from(bucket.max) * i128::from(bucket.count);
-        let above = bucket.sum.checked_add_unsigned(take_long(body)?);
-        let is_sum = |sum: &i128| *sum <= most;
-        bucket.sum = above.filter(is_sum).ok_or(OUT_OF_RANGE)?;
-    }
-    Ok(buckets)
+/// A level: all of its columns but the sums, which are last.
+struct Gauges {
+    /// Steps of the least values; then largest values and last ones, above the least.
+    columns: Columns,
+    before: i64,
 }
 
-fn take_counters(body: &mut &[u8], known: &[Span], shape: u8) -> Result<Vec<Bucket>, ChunkError> {
-    let mut steps = Vec::with_capacity(known.len());
-    for _ in known {
-        steps.push(unzigzag(take(body)?));
+impl Gauges {
+    fn new(body: &mut &[u8], n: usize) -> Result<Self, ChunkError> {
+        let columns = Columns::take(body, n, 3)?;
+        Ok(Self { columns, before: 0 })
     }
-    let mut before = 0_i64;
-    let mut buckets = Vec::with_capacity(known.len());
-    for (Span { extent, .. }, step) in known.iter().zip(steps) {
-        let first = before.wrapping_add(step);
-        let last = first.wrapping_add(unzigzag(take(body)?));
-        before = last;
-        buckets.push(Bucket {
+
+    #[inline]
+    fn take(&mut self, sums: &mut &[u8], extent: &Extent) -> Result<Bucket, ChunkError> {
+        let [step, to_most, to_last] = self.columns.next();
+        let least = self.before.wrapping_add(unzigzag(step));
+        self.before = least;
+        let mut bucket = flat_at(least, extent);
+        let above = least.checked_add_unsigned(to_most);
+        bucket.max = above.ok_or(OUT_OF_RANGE)?;
+        let above = least.checked_add_unsigned(to_last);
+        let is_level = |last: &i64| *last <= bucket.max;
+        bucket.last.1 = above.filter(is_level).ok_or(OUT_OF_RANGE)?;
+        let most = i128::from(bucket.max) * i128::from(bucket.count);
+        let above = bucket.sum.checked_add_unsigned(take_long(sums)?);
+        let is_sum = |sum: &i128| *sum <= most;
+        bucket.sum = above.filter(is_sum).ok_or(OUT_OF_RANGE)?;
+        Ok(bucket)
+    }
+}
+
+/// A total: its columns but what was gained, which stands last where there was a reset.
+struct Counters {
+    /// Steps to the first values, and from those to the last ones.
+    columns: Columns,
+    has_gains: bool,
+    before: i64,
+}
+
+impl Counters {
+    fn new(body: &mut &[u8], n: usize, shape: u8) -> Result<Self, ChunkError> {
+        Ok(Self {
+            columns: Columns::take(body, n, 2)?,
+            has_gains: shape & RESET != 0,
+            before: 0,
+        })
+    }
+
+    #[inline]
+    fn take(&mut self, gains: &mut &[u8], extent: &Extent) -> Result<Bucket, ChunkError> {
+        let [to_first, to_last] = self.columns.next();
+        let first = self.before.wrapping_add(unzigzag(to_first));
+        let last = first.wrapping_add(unzigzag(to_last));
+        self.before = last;
+        let increase = if self.has_gains {
+            i128::try_from(take_long(gains)?).map_err(|_| OUT_OF_RANGE)?
+        } else {
+            i128::from(last) - i128::from(first)
+        };
+        if increase < 0 {
+            return Err(OUT_OF_RANGE);
+        }
+        Ok(Bucket {
             first: (extent.first, first),
             last: (extent.last, last),
             min: first.min(last),
             max: first.max(last),
             sum: 0,
             count: extent.count,
-            increase: i128::from(last) - i128::from(first),
-        });
+            increase,
+        })
     }
-    if shape & RESET != 0 {
-        for bucket in &mut buckets {
-            let gained = i128::try_from(take_long(body)?);
-            bucket.increase = gained.map_err(|_| OUT_OF_RANGE)?;
+}
+
+/// Numbers that stand column by column, and are read row by row.
+struct Columns {
+    numbers: Vec<u64>,
+    n: usize,
+    next: usize,
+}
+
+impl Columns {
+    fn take(bytes: &mut &[u8], n: usize, columns: usize) -> Result<Self, ChunkError> {
+        let mut numbers = Vec::with_capacity(n * columns);
+        for _ in 0..n * columns {
+            numbers.push(take(bytes)?);
         }
+        Ok(Self {
+            numbers,
+            n,
+            next: 0,
+        })
     }
-    if buckets.iter().any(|bucket| bucket.increase < 0) {
-        return Err(OUT_OF_RANGE);
+
+    /// The next row of as many columns as were taken; there are `n`.
+    #[inline]
+    fn next<const COLUMNS: usize>(&mut self) -> [u64; COLUMNS] {
+        let row = self.next;
+        self.next += 1;
+        std::array::from_fn(|column| self.numbers[column * self.n + row])
     }
-    Ok(buckets)
 }
 
 pub(super) const CUT_SHORT: ChunkError = ChunkError::Malformed("rollup cut short");
 const OUT_OF_RANGE: ChunkError = ChunkError::Malformed("a sum that no samples come to");
 
+#[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
     varint::take(bytes).ok_or(CUT_SHORT)
 }
 
+#[inline]
 fn take_long(bytes: &mut &[u8]) -> Result<u128, ChunkError> {
     varint::take_long(bytes).ok_or(CUT_SHORT)
 }

@@ -13,7 +13,7 @@ use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 
 use super::LEAST_INTERVALS;
-use super::bytes::{self, CUT_SHORT, MAX_BUCKETS, Opened, ZSTD_LEVEL, take};
+use super::bytes::{self, CUT_SHORT, MAX_BUCKETS, Opened, Spans, ZSTD_LEVEL, take};
 use crate::chunk::stretch::{MAX_LENGTH, TICKS};
 use crate::chunk::varint::{self, unzigzag, zigzag};
 use crate::chunk::{ChunkError, Profile, packed};
@@ -347,29 +347,28 @@ impl Sheets {
             .is_ok()
     }
 
-    /// One metric's buckets in a stretch, ascending; none if it has nothing of it.
-    pub fn buckets(&self, place: usize, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
+    /// Shows one metric's buckets in a stretch, ascending; none if it has nothing of it.
+    pub fn each(
+        &self,
+        place: usize,
+        metric: MetricId,
+        see: impl FnMut(Bucket),
+    ) -> Result<(), ChunkError> {
         let found = self.metrics.iter().find(|(of, _)| *of == metric);
         let Some((_, sheet)) = found else {
             return if self.listed.contains(&metric) {
                 Err(ChunkError::Malformed("its sheet is missing"))
             } else {
-                Ok(Vec::new())
+                Ok(())
             };
         };
         let sheet = sheet.as_ref().map_err(|error| *error)?;
         let Some((shape, body)) = sheet.body(place) else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let line = &self.lines[place];
-        bytes::buckets(
-            self.extents(line),
-            line.n_buckets,
-            self.step,
-            metric,
-            shape,
-            body,
-        )
+        let spans = Spans::new(self.extents(line), line.n_buckets, self.step);
+        bytes::each_bucket(spans, metric, shape, body, see)
     }
 
     fn extents(&self, line: &Line) -> &[u8] {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use entrenar::metric::{CATALOGUE, POWER};
+use entrenar::metric::{CATALOGUE, MetricId, POWER};
 use entrenar::unit::Timestamp;
+use entrenar_aggregator::chunk::ChunkError;
+use entrenar_aggregator::query::bucket::Bucket;
 use entrenar_aggregator::rollup::sheet::{self, Key, Parts, Sheets, TIMES};
 use entrenar_aggregator::rollup::{self, Opened, STEPS};
 
@@ -31,12 +33,18 @@ pub fn sheet(bytes: &[u8]) {
         for (place, rollup) in of_step.enumerate() {
             assert_eq!(opened.lines()[place].key, rollup.key);
             for metric in CATALOGUE {
-                let told = opened.buckets(place, metric.id).expect("its own bytes");
+                let told = buckets(&opened, place, metric.id).expect("its own bytes");
                 let expected = rollup::decode(&rollup.blob, metric.id).expect("its own bytes");
                 assert_eq!(told, expected);
             }
         }
     }
+}
+
+fn buckets(sheets: &Sheets, place: usize, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
+    let mut buckets = Vec::new();
+    sheets.each(place, metric, |bucket| buckets.push(bucket))?;
+    Ok(buckets)
 }
 
 /// Sheets of a recipe's rollups.
@@ -103,7 +111,7 @@ fn read(blob: &[u8]) {
         sheets.add(TIMES, blob);
         for place in 0..sheets.lines().len() {
             for metric in CATALOGUE {
-                if let Ok(buckets) = sheets.buckets(place, metric.id) {
+                if let Ok(buckets) = buckets(&sheets, place, metric.id) {
                     assert_sound(metric.kind, &buckets);
                 }
             }
