@@ -29,7 +29,7 @@ use crate::incident::book::{BookError, IncidentBook};
 use crate::incident::{CloseReason, Decision, Incident};
 use crate::notify::route::Routes;
 use crate::status::Counts;
-use crate::store::{JournalEntry, JournalPosition};
+use crate::store::{JournalEntry, JournalPosition, NodeEvent};
 
 pub use lag::Lag;
 pub use seat::Seated;
@@ -85,6 +85,9 @@ pub struct Line {
     pending_holders: Vec<HolderChange>,
     /// The latest of them, committed or not.
     recent_holders: VecDeque<HolderChange>,
+    pending_events: Vec<NodeEvent>,
+    /// The latest of them, committed or not.
+    recent_events: VecDeque<NodeEvent>,
     /// The group commit that `pending` will be.
     group: Group,
     /// The journal up to the engine's snapshot is still being read.
@@ -110,6 +113,8 @@ impl Line {
             pending_bytes: 0,
             pending_holders: Vec::new(),
             recent_holders: VecDeque::new(),
+            pending_events: Vec::new(),
+            recent_events: VecDeque::new(),
             group: Group(1),
             awaits_past: false,
             forgotten: JournalPosition(0),
@@ -394,6 +399,7 @@ impl Line {
                 if evaluate {
                     self.engine.event(now, &node, &event);
                 }
+                self.note_event(NodeEvent { node, event });
             }
             Body::Holder(mut change) => {
                 change.at = correct(change.at);

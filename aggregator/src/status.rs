@@ -35,6 +35,8 @@ pub struct Counts {
     pub refused_samples: u64,
     /// Agents turned away.
     pub refused_hellos: u64,
+    /// Events that history does not keep, because a commit has too many.
+    pub unkept_events: u64,
     pub transitions: u64,
     pub nodes: u64,
     pub gpus: u64,
@@ -164,6 +166,11 @@ pub fn write(page: &mut Page, counts: &Counts, vitals: &Vitals, now: Timestamp) 
         "refused_agents",
         "Agents turned away.",
         counts.refused_hellos,
+    );
+    counter(
+        "unkept_events",
+        "XIDs that rules heard and history does not keep: more than 4096 in a commit.",
+        counts.unkept_events,
     );
     counter(
         "andon_transitions",

@@ -11,6 +11,7 @@ pub mod sqlite;
 mod compact;
 mod error;
 mod filter;
+mod fresh;
 mod history;
 mod hold;
 mod merge;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::metric::MetricId;
-use entrenar::report::{Hello, HolderChange, StreamId};
+use entrenar::report::{GpuEvent, Hello, HolderChange, StreamId};
 use entrenar::unit::Timestamp;
 use futures_util::future::BoxFuture;
 
@@ -116,6 +117,14 @@ impl Retention {
     }
 }
 
+/// What a node's agent reported of a GPU at an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEvent {
+    pub node: NodeId,
+    /// Its time is corrected by the agent's clock.
+    pub event: GpuEvent,
+}
+
 /// How far a stream is durable, with what is needed to know it again after a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamMark {
@@ -143,6 +152,7 @@ pub struct Flush {
     pub sealed: Vec<SealedChunk>,
     pub marks: Vec<StreamMark>,
     pub holders: Vec<HolderChange>,
+    pub events: Vec<NodeEvent>,
     pub snapshot: Option<Snapshot>,
     /// Journal rows up to and including this one are no longer needed.
     pub forget_journal: Option<JournalPosition>,
@@ -299,6 +309,14 @@ pub trait Store: Send + Sync + 'static {
         from: Timestamp,
         to: Timestamp,
     ) -> BoxFuture<'a, StoreResult<Vec<HolderChange>>>;
+
+    /// What the agents of these nodes reported between two instants, both included, ascending by time.
+    fn events<'a>(
+        &'a self,
+        nodes: &'a [NodeId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<NodeEvent>>>;
 
     /// Newest first, at most `filter.limit`.
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>>;

@@ -100,7 +100,15 @@ pub fn run(name: &str, args: &[&str]) -> (Option<i32>, String) {
     run_command(Command::new(program(name)).args(args))
 }
 
-/// The same for any command.
+/// The same: its status and what it said on standard output.
+pub fn output_of(name: &str, args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(program(name)).args(args).output();
+    let output = output.expect("invariant: the binary is there");
+    let said = String::from_utf8(output.stdout).expect("text");
+    (output.status.code(), said)
+}
+
+/// The first for any command.
 pub fn run_command(command: &mut Command) -> (Option<i32>, String) {
     let mut child = command
         .stdout(Stdio::null())

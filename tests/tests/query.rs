@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use entrenar_tests::process::{Server, eventually, run};
+use entrenar::report::Body;
+use entrenar_tests::process::{Server, eventually, output_of, run};
+use entrenar_tests::talker::{Node, Talker};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
@@ -274,4 +276,52 @@ async fn what_is_recorded_is_what_was_stored_and_is_judged_without_a_file() {
     assert!(code == Some(2) && told.contains("RFC 3339"), "{told}");
     let nowhere = ["record", "--url", "gpu-monitor", "--from", "-1h", "-o", "-"];
     assert_eq!(run("entrenar", &nowhere).0, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_xid_is_in_what_is_recorded_and_rules_find_it_there() {
+    entrenar_tests::choose_cryptography();
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = aggregator(dir.path());
+    let node = Node::named("x1");
+    let mut talker = Talker::connect(&server.grpc, &node).await.expect("welcome");
+    let before = node.now() - std::time::Duration::from_secs(2);
+    talker.say(&node.sample(1, before)).await;
+    talker.say(&node.xid(2, 48)).await;
+    let last = node.now();
+    talker.say(&node.sample(3, last)).await;
+    let mut after = node.xid(4, 79);
+    if let Body::Event(event) = &mut after.body {
+        event.at = last + std::time::Duration::from_millis(5);
+    }
+    talker.say(&after).await;
+    talker.hear_up_to(4).await.expect("all of it is durable");
+    drop(talker);
+    assert!(server.terminate().success());
+
+    // From the database alone.
+    let server = aggregator(dir.path());
+    let base = format!("http://{}", server.http);
+    let trace = dir.path().join("x1.csv").display().to_string();
+    let args = ["record", "--url", &base, "--from", "-1h", "-o", &trace];
+    assert_eq!(run("entrenar", &args), (Some(0), String::new()));
+    let rows = entrenar::trace::TraceReader::open(Path::new(&trace)).expect("a trace");
+    let told = rows.map(|row| {
+        let row = row.expect("a row");
+        let has_power = row.values.get(entrenar::metric::POWER).is_some();
+        (row.gpu, row.uuid, row.xids, has_power)
+    });
+    let gpu = || Some(node.gpu());
+    let expected = [
+        (Some(0), gpu(), vec![], true),
+        (Some(0), gpu(), vec![48], true),
+        (Some(0), gpu(), vec![79], false),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+
+    let backtest = [
+        "backtest", "--url", &base, "--from", "-1h", "--format", "jsonl",
+    ];
+    let (code, said) = output_of("entrenar", &backtest);
+    assert!(code == Some(0) && said.contains("GpuLost"), "{said}");
 }

@@ -69,6 +69,7 @@ impl Line {
         let mut flush = Flush {
             journal: std::mem::take(&mut self.pending),
             holders: std::mem::take(&mut self.pending_holders),
+            events: std::mem::take(&mut self.pending_events),
             ..Flush::default()
         };
         let in_flight = InFlight {
@@ -222,6 +223,7 @@ impl Line {
         self.group.0 += 1;
         self.effects.sampled.clear();
         self.pending_holders.clear();
+        self.pending_events.clear();
     }
 
     fn replay_entry(&mut self, entry: JournalEntry, evaluate: bool) {

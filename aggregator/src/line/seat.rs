@@ -14,10 +14,14 @@ use super::stream::Stream;
 use crate::chunk::Sample;
 use crate::query::Point;
 use crate::query::select::{Filter, Place, Seat};
+use crate::store::NodeEvent;
 
 /// Changes of holder that are remembered here, because they may not be in the store yet. A commit carries all that came in
 /// half a second; more than this in two of them are answered a moment later, from the store.
 pub(super) const MAX_RECENT_HOLDERS: usize = 4096;
+
+/// Events that history keeps of one commit. Rules hear all of them; what is beyond is in no export, and is counted.
+const MAX_EVENTS_A_COMMIT: usize = 4096;
 
 /// A GPU of the fleet, as it stands.
 pub struct Seated<'a> {
@@ -144,6 +148,24 @@ impl Line {
     /// A GPU's samples that are not sealed yet or only just, ascending.
     pub fn recent_samples(&self, gpu: &GpuUuid, from: Timestamp, to: Timestamp) -> Vec<Sample> {
         self.head.samples(gpu, from, to)
+    }
+
+    /// What agents reported last, some of which is not in the store yet.
+    pub fn recent_events(&self) -> Vec<NodeEvent> {
+        self.recent_events.iter().cloned().collect()
+    }
+
+    /// Remembers what history keeps of it.
+    pub(super) fn note_event(&mut self, event: NodeEvent) {
+        if self.pending_events.len() == MAX_EVENTS_A_COMMIT {
+            self.counts.unkept_events += 1;
+            return;
+        }
+        if self.recent_events.len() == MAX_EVENTS_A_COMMIT {
+            self.recent_events.pop_front();
+        }
+        self.recent_events.push_back(event.clone());
+        self.pending_events.push(event);
     }
 
     /// The latest changes of holder, some of which are not in the store yet.

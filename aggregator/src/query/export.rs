@@ -1,8 +1,8 @@
 //! History of many GPUs as rows of a trace, merged in order of time.
 //!
 //! Time goes by in slices that are short enough for all GPUs' samples of one to lie in memory; within a slice rows are
-//! sorted. What chunks do not have, a trace made of them has not either: XIDs, when a row arrived, and what happened to
-//! nodes.
+//! sorted. An XID stands in the first row of its GPU at its time or after it. What is not stored a trace made of it has not
+//! either: when a row arrived, and what happened to nodes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -105,12 +105,14 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// Adds what one GPU said; `job`: only while this job held it.
+    /// Adds what one GPU said; `job`: only while this job held it. `xids`: what it reported and no row before has, ascending;
+    /// what no row has yet stays.
     pub fn add(
         &mut self,
         place: &Place,
         seat: &Seat,
         (samples, interval): (Vec<Sample>, Duration),
+        xids: &mut VecDeque<(Timestamp, u64)>,
         holding: &Holding,
         job: Option<&str>,
     ) {
@@ -126,6 +128,8 @@ impl Slice {
         };
         let mut held = (None, seated);
         for (at, values) in samples {
+            let since = xids.iter().take_while(|(of, _)| *of <= at).count();
+            let xids = xids.drain(..since).map(|(_, xid)| xid).collect();
             let holder = holding.at(at);
             if job.is_some() && job != holder.map(|holder| holder.job.as_str()) {
                 continue;
@@ -137,9 +141,19 @@ impl Slice {
             self.rows.push(Row {
                 time: at,
                 values,
+                xids,
                 ..held.1.clone()
             });
         }
+    }
+
+    /// Adds what no row of a GPU can have: XIDs of a node whose driver did not say which GPU, or after the last row.
+    pub fn add_xid(&mut self, at: Timestamp, place: &Place, seat: Option<&Seat>, xid: u64) {
+        self.rows.push(Row {
+            uuid: seat.map(|seat| seat.uuid.clone()),
+            xids: vec![xid],
+            ..Row::new(at, place.node.clone(), seat.map(|_| place.device))
+        });
     }
 
     /// How many rows it has.
@@ -205,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_many_gpus_are_merged_by_time_and_say_who_held_them() {
+    fn rows_of_many_gpus_are_merged_by_time_and_say_who_held_them_and_what_they_reported() {
         let at = Timestamp::from_secs;
         let sample = |secs| (at(secs), Values::default().with(POWER, secs));
         let holding = Holding::of([HolderChange {
@@ -220,27 +234,47 @@ mod tests {
             let mut slice = Slice::default();
             let (first, place) = seat(0);
             let samples = vec![sample(1), sample(2), sample(3)];
-            slice.add(&place, &first, (samples, first.interval), &holding, job);
+            let mut xids = [(at(1), 13), (at(2), 31), (at(9), 79)].into();
+            slice.add(
+                &place,
+                &first,
+                (samples, first.interval),
+                &mut xids,
+                &holding,
+                job,
+            );
+            assert_eq!(xids, [(at(9), 79)]);
+            slice.add_xid(at(9), &place, Some(&first), 79);
             let (second, place) = seat(1);
             let samples = vec![sample(1), sample(3)];
             slice.add(
                 &place,
                 &second,
                 (samples, second.interval),
+                &mut VecDeque::new(),
                 &Holding::default(),
                 job,
             );
             let told = slice.into_rows().into_iter().map(|row| {
                 let job = row.job.as_deref().unwrap_or("-").to_owned();
-                assert_eq!(row.rack.as_deref(), Some("r1"));
-                format!("{} {} {job}", row.time.0 / 1000, row.gpu.unwrap_or(9))
+                let xids = row.xids.iter().map(|xid| format!(" xid {xid}"));
+                let xids = xids.collect::<Vec<_>>().concat();
+                format!("{} {} {job}{xids}", row.time.0 / 1000, row.gpu.unwrap_or(9))
             });
             told.collect::<Vec<_>>()
         };
         assert_eq!(
             fill(None),
-            ["1 0 -", "1 1 -", "2 0 train", "3 0 train", "3 1 -"]
+            [
+                "1 0 - xid 13",
+                "1 1 -",
+                "2 0 train xid 31",
+                "3 0 train",
+                "3 1 -",
+                "9 0 - xid 79"
+            ]
         );
-        assert_eq!(fill(Some("train")), ["2 0 train", "3 0 train"]);
+        let of_job = ["2 0 train xid 31", "3 0 train", "9 0 - xid 79"];
+        assert_eq!(fill(Some("train")), of_job);
     }
 }

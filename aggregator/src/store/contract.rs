@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use entrenar::gpu::{GpuUuid, Values};
 use entrenar::metric::POWER;
-use entrenar::report::{Hello, Holder, HolderChange, Inventory, StreamId};
+use entrenar::report::{GpuEvent, GpuEventKind, Hello, Holder, HolderChange, Inventory, StreamId};
 use entrenar::unit::Timestamp;
 
 use super::*;
@@ -31,6 +31,7 @@ macro_rules! contract {
             a_stretch_in_which_a_longer_one_begins_is_summed_up_by_every_step
             chunks_are_found_by_gpu_and_overlap_oldest_first
             sums_that_are_laid_together_come_to_the_same
+            what_was_reported_is_found_by_node_and_time
             a_snapshot_stands_at_the_journal_row_of_its_own_flush
             deciding_twice_is_harmless_and_old_news_are_ignored
             a_cord_has_one_open_incident_and_a_refused_decision_leaves_no_trace

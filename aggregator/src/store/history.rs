@@ -49,16 +49,14 @@ pub(super) fn chunk(gpu: &GpuUuid, row: ChunkRow) -> SealedChunk {
 }
 
 /// Stretch, first and last sample, and the sums where they are stored.
-pub(super) type RollupRow = (i64, i64, i64, Option<Vec<u8>>);
+pub(super) type RollupRow<'a> = (i64, i64, i64, Option<&'a [u8]>);
 
 /// A row as a summed-up stretch. A chunk that could not be summed up has empty sums.
-pub(super) fn rollup((stretch, from, to, blob): RollupRow) -> StoredRollup {
+pub(super) fn rollup((stretch, from, to, blob): RollupRow<'_>) -> StoredRollup {
     StoredRollup {
         stretch: Timestamp(stretch),
         from: Timestamp(from),
         to: Timestamp(to),
-        sums: blob
-            .filter(|blob| !blob.is_empty())
-            .map(|blob| Sums::alone(&blob)),
+        sums: blob.filter(|blob| !blob.is_empty()).map(Sums::alone),
     }
 }

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use super::history::rollup;
 use super::merge::{length_of_both, sums};
 use super::{
-    Attempt, Durable, Flush, IncidentFilter, JournalEntry, JournalPosition, JournalRow, Recovered,
-    Retention, SealedChunk, Snapshot, Store, StoreError, StoreResult, StoredRollup, StreamMark,
+    Attempt, Durable, Flush, IncidentFilter, JournalEntry, JournalPosition, JournalRow, NodeEvent,
+    Recovered, Retention, SealedChunk, Snapshot, Store, StoreError, StoreResult, StoredRollup,
+    StreamMark,
 };
 use crate::andon::CordKey;
 use crate::chunk;
@@ -48,6 +49,7 @@ struct Kept {
     rollups: BTreeMap<(Duration, GpuUuid, Timestamp), KeptSums>,
     streams: BTreeMap<StreamId, StreamMark>,
     holders: BTreeMap<(GpuUuid, Timestamp), HolderChange>,
+    events: Vec<NodeEvent>,
     snapshot: Option<Snapshot>,
     incidents: BTreeMap<String, Incident>,
     timeline: Vec<(String, TimelineEntry)>,
@@ -142,6 +144,11 @@ impl Kept {
         for change in flush.holders {
             self.holders.insert((change.gpu.clone(), change.at), change);
         }
+        for event in flush.events {
+            if !self.events.contains(&event) {
+                self.events.push(event);
+            }
+        }
         if !flush.journal.is_empty() {
             self.newest.0 += 1;
             self.journal.insert(self.newest, flush.journal);
@@ -194,7 +201,7 @@ impl Kept {
         let all = self.rollups.iter();
         let summed = all.filter(|((kept_step, of, _), _)| *kept_step == step && of == gpu);
         let stored = |((_, _, stretch), kept): (&(_, _, Timestamp), &KeptSums)| {
-            rollup((stretch.0, kept.from.0, kept.to.0, Some(kept.blob.clone())))
+            rollup((stretch.0, kept.from.0, kept.to.0, Some(&kept.blob)))
         };
         let mut found: Vec<StoredRollup> = summed.map(stored).collect();
         let known: Vec<Timestamp> = found.iter().map(|stored| stored.stretch).collect();
@@ -285,6 +292,7 @@ impl Kept {
         let held: BTreeMap<GpuUuid, Timestamp> = held.cloned().collect();
         self.holders
             .retain(|(gpu, at), _| *at >= holders_before || held.get(gpu) == Some(at));
+        self.events.retain(|kept| kept.event.at >= holders_before);
         let open: Vec<CordKey> = incidents
             .values()
             .filter(|i| i.state.is_open())
@@ -414,6 +422,22 @@ impl Store for MemoryStore {
                 all.into_iter().skip(before.saturating_sub(1))
             };
             gpus.iter().flat_map(of_gpu).collect()
+        })
+    }
+
+    fn events<'a>(
+        &'a self,
+        nodes: &'a [NodeId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<NodeEvent>>> {
+        self.read(|kept| {
+            let is_asked = |kept: &&NodeEvent| {
+                from <= kept.event.at && kept.event.at <= to && nodes.contains(&kept.node)
+            };
+            let mut found: Vec<_> = kept.events.iter().filter(is_asked).cloned().collect();
+            found.sort_by_key(|kept| kept.event.at);
+            found
         })
     }
 

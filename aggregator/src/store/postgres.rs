@@ -31,6 +31,9 @@ mod compact;
 #[path = "sql/decide.rs"]
 mod decide;
 #[allow(clippy::duplicate_mod, reason = "as above")]
+#[path = "sql/events.rs"]
+mod events;
+#[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "sql/read.rs"]
 mod read;
 #[allow(clippy::duplicate_mod, reason = "as above")]
@@ -58,11 +61,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::address::Address;
 use self::hand::PostgresHand;
 use self::partition::{CHUNKS, SUMS};
+use super::fresh::Fresh;
 use super::sums::Asked;
 use super::writer::Writer;
 use super::{
-    Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, Recovered,
-    Retention, SealedChunk, Store, StoreResult, StoredRollup,
+    Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, NodeEvent,
+    Recovered, Retention, SealedChunk, Store, StoreResult, StoredRollup,
 };
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
 
@@ -70,6 +74,7 @@ use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEnt
 #[derive(Debug)]
 pub struct PostgresStore {
     readers: PgPool,
+    fresh: Arc<Fresh>,
     writer: Writer,
     n_chunks_lost: Arc<AtomicU64>,
     superseded: CancellationToken,
@@ -83,14 +88,17 @@ impl PostgresStore {
         let n_chunks_lost = Arc::<AtomicU64>::default();
         let superseded = CancellationToken::new();
         let newest = opened.newest;
+        let fresh = Arc::new(Fresh::new(opened.newest_sums));
         let hand = PostgresHand::new(
             address.clone(),
             opened,
             Arc::clone(&n_chunks_lost),
             superseded.clone(),
+            Arc::clone(&fresh),
         );
         Ok(Self {
             readers: session::readers(address),
+            fresh,
             writer: Writer::start(hand, newest),
             n_chunks_lost,
             superseded,
@@ -171,7 +179,7 @@ impl Store for PostgresStore {
             from,
             to,
         };
-        Box::pin(history::rollups(&self.readers, asked))
+        Box::pin(history::rollups(&self.readers, &self.fresh, asked))
     }
 
     fn cohorts<'a>(&'a self, gpus: &'a [GpuUuid]) -> BoxFuture<'a, StoreResult<Vec<i64>>> {
@@ -185,6 +193,15 @@ impl Store for PostgresStore {
         to: Timestamp,
     ) -> BoxFuture<'a, StoreResult<Vec<HolderChange>>> {
         Box::pin(read::holders_between(&self.readers, gpus, from, to))
+    }
+
+    fn events<'a>(
+        &'a self,
+        nodes: &'a [NodeId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<NodeEvent>>> {
+        Box::pin(events::between(&self.readers, nodes, from, to))
     }
 
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {

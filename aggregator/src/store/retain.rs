@@ -33,6 +33,7 @@ pub(super) enum Old {
     Notices(Timestamp),
     /// Changes of GPUs after this number.
     Holders(Timestamp, i64),
+    Events(Timestamp),
     Cords(Timestamp),
     /// What was freed goes back to the file system.
     Space,
@@ -46,7 +47,7 @@ impl Old {
             hours_before,
             incidents_before,
         } = *retention;
-        // To whom a sample belonged is known for as long as anything is kept of it.
+        // To whom a sample belonged, and what was reported beside it, is known for as long as anything is kept of it.
         let holders_before = chunks_before.min(minutes_before).min(hours_before);
         let rollups = rollup::STEPS.map(|step| Self::Rollups(step, retention.before(step), BEGIN));
         let sheets = rollup::STEPS.map(|step| {
@@ -59,6 +60,7 @@ impl Old {
             Self::Incidents(incidents_before),
             Self::Notices(incidents_before),
             Self::Holders(holders_before, i64::MIN),
+            Self::Events(holders_before),
             Self::Cords(incidents_before),
             Self::Space,
         ];
@@ -74,6 +76,7 @@ impl Old {
             Self::Incidents(_) => "drop incidents",
             Self::Notices(_) => "drop notices",
             Self::Holders(..) => "drop holders",
+            Self::Events(_) => "drop events",
             Self::Cords(_) => "drop cords",
             Self::Space => "give space back",
         }

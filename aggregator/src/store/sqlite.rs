@@ -23,6 +23,8 @@ mod transaction;
 mod compact;
 #[path = "sql/decide.rs"]
 mod decide;
+#[path = "sql/events.rs"]
+mod events;
 #[path = "sql/read.rs"]
 mod read;
 #[path = "sql/retain.rs"]
@@ -48,11 +50,12 @@ use sqlx::SqlitePool;
 use self::directory::Directory;
 use self::folding::Folding;
 use self::hand::SqliteHand;
+use super::fresh::Fresh;
 use super::sums::Asked;
 use super::writer::Writer;
 use super::{
-    Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, Recovered,
-    Retention, SealedChunk, Store, StoreResult, StoredRollup,
+    Attempt, Durable, Flush, Hold, IncidentFilter, JournalPosition, JournalRow, NodeEvent,
+    Recovered, Retention, SealedChunk, Store, StoreResult, StoredRollup,
 };
 use crate::incident::{Decision, Incident, NoticeState, NoticeStatus, TimelineEntry};
 
@@ -64,6 +67,7 @@ pub use self::recover::{Salvaged, recover};
 pub struct SqliteStore {
     readers: SqlitePool,
     directory: Directory,
+    fresh: Arc<Fresh>,
     writer: Writer,
     folding: Folding,
     n_chunks_lost: Arc<AtomicU64>,
@@ -75,12 +79,16 @@ impl SqliteStore {
     pub async fn open(path: &Path) -> StoreResult<Self> {
         let opened = open::open(path).await?;
         let n_chunks_lost = Arc::<AtomicU64>::default();
-        let mut hand = SqliteHand::new(opened.writer, opened.lock, Arc::clone(&n_chunks_lost));
+        let mut writer = opened.writer;
+        let fresh = Arc::new(Fresh::new(history::newest_alone(&mut writer).await?));
+        let n_lost = Arc::clone(&n_chunks_lost);
+        let mut hand = SqliteHand::new(writer, opened.lock, n_lost, Arc::clone(&fresh));
         let newest = hand.newest_position().await?;
         let folding = Folding::start(path, hand.written()).await?;
         Ok(Self {
             readers: opened.readers,
             directory: Directory::new(hand.new_lengths()),
+            fresh,
             writer: Writer::start(hand, newest),
             folding,
             n_chunks_lost,
@@ -161,7 +169,8 @@ impl Store for SqliteStore {
             from,
             to,
         };
-        Box::pin(history::rollups(&self.readers, &self.directory, asked))
+        let (readers, directory) = (&self.readers, &self.directory);
+        Box::pin(history::rollups(readers, directory, &self.fresh, asked))
     }
 
     fn cohorts<'a>(&'a self, gpus: &'a [GpuUuid]) -> BoxFuture<'a, StoreResult<Vec<i64>>> {
@@ -175,6 +184,15 @@ impl Store for SqliteStore {
         to: Timestamp,
     ) -> BoxFuture<'a, StoreResult<Vec<HolderChange>>> {
         Box::pin(read::holders_between(&self.readers, gpus, from, to))
+    }
+
+    fn events<'a>(
+        &'a self,
+        nodes: &'a [NodeId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> BoxFuture<'a, StoreResult<Vec<NodeEvent>>> {
+        Box::pin(events::between(&self.readers, nodes, from, to))
     }
 
     fn incidents(&self, filter: IncidentFilter) -> BoxFuture<'_, StoreResult<Vec<Incident>>> {

@@ -9,6 +9,7 @@ use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 
 use super::compact::Group;
+use super::fresh::Fresh;
 use super::history::{possible_starts, rollup};
 use super::{StoreError, StoreResult, StoredRollup};
 use crate::chunk::ChunkError;
@@ -155,9 +156,14 @@ fn damaged(step: Duration, window: Timestamp, error: &ChunkError) -> StoreError 
 /// What is asked for, as it is found.
 pub(super) struct Gathering<'a> {
     asked: Asked<'a>,
+    memory: &'a Fresh,
     places: HashMap<i64, usize>,
     /// Where sums may lie.
     summed: Vec<StretchKey>,
+    /// Those that are in memory, which lie alone.
+    fresh: Vec<(StretchKey, StoredRollup)>,
+    /// Where sums may lie alone that are not.
+    loose: Vec<StretchKey>,
     /// Where samples may lie that are too far apart for sums by this step.
     unsummed: Vec<StretchKey>,
     found: Vec<Vec<StoredRollup>>,
@@ -167,20 +173,35 @@ pub(super) struct Gathering<'a> {
 pub(super) type NumberedRollup = (i64, i64, i64, i64, Option<Vec<u8>>);
 
 impl<'a> Gathering<'a> {
-    /// Nothing yet. `known`: what is known of each GPU that is asked about; `ends`: the first and the last start of anybody.
-    pub(super) fn new(asked: Asked<'a>, known: &[Option<Known>], ends: (i64, i64)) -> Self {
+    /// What is in memory; the database must be read after it. `known`: what is known of each GPU that is asked about;
+    /// `ends`: the first and the last start of anybody.
+    pub(super) fn new(
+        asked: Asked<'a>,
+        known: &[Option<Known>],
+        ends: (i64, i64),
+        memory: &'a Fresh,
+    ) -> Self {
         let longest_ms = sheet::longest(asked.step).as_millis() as i64;
         let extent = (asked.from, asked.to);
+        let is_summed = |length| length <= longest_ms;
+        let summed = keys(asked.gpus, known, ends, extent, is_summed);
+        let (fresh, loose) = memory.find(asked.step, &summed);
+        let n_stretches = summed.len() / asked.gpus.len().max(1) + 1;
         Self {
             places: places(known),
-            summed: keys(asked.gpus, known, ends, extent, |length| {
-                length <= longest_ms
-            }),
+            summed,
+            fresh,
+            loose,
             unsummed: keys(asked.gpus, known, ends, extent, |length| {
                 longest_ms < length
             }),
-            found: asked.gpus.iter().map(|_| Vec::new()).collect(),
+            found: asked
+                .gpus
+                .iter()
+                .map(|_| Vec::with_capacity(n_stretches))
+                .collect(),
             asked,
+            memory,
         }
     }
 
@@ -210,34 +231,44 @@ impl<'a> Gathering<'a> {
             let there = there.get(&group_of(step, *key));
             there.is_some_and(|found| !found.has_late)
         };
-        self.summed.retain(|key| !is_all(key));
+        self.loose.retain(|key| !is_all(key));
+        for ((number, _), stored) in std::mem::take(&mut self.fresh) {
+            if self.asked.overlaps(stored.from, stored.to) {
+                self.put(number, stored, true);
+            }
+        }
     }
 
     /// Where sums are to be looked for that lie alone, and where chunks that have none.
     pub(super) fn left(&self) -> Option<(&[StretchKey], &[StretchKey])> {
-        let is_all = self.summed.is_empty() && self.unsummed.is_empty();
-        (!is_all).then_some((&self.summed, &self.unsummed))
+        let is_all = self.loose.is_empty() && self.unsummed.is_empty();
+        (!is_all).then_some((&self.loose, &self.unsummed))
     }
 
     /// Those that were found there.
     pub(super) fn rows(&mut self, rows: Vec<NumberedRollup>) {
         for (number, stretch, from, to, blob) in rows {
-            let Some(place) = self.places.get(&number) else {
-                continue;
-            };
-            let is_chunk = blob.is_none();
-            let stored = rollup((stretch, from, to, blob));
-            let of_gpu = &mut self.found[*place];
-            let same = of_gpu
-                .iter()
-                .position(|other| other.stretch == stored.stretch);
-            match same {
-                // What lies alone came later than the sheet.
-                Some(same) if !is_chunk => of_gpu[same] = stored,
-                // Stretches of two lengths began together, and there are sums of both.
-                Some(_) => {}
-                None => of_gpu.push(stored),
+            let stored = rollup((stretch, from, to, blob.as_deref()));
+            if let Some(blob) = &blob {
+                let key = (number, stretch);
+                self.memory.read(self.asked.step, key, blob, &stored);
             }
+            self.put(number, stored, blob.is_some());
+        }
+    }
+
+    fn put(&mut self, number: i64, stored: StoredRollup, is_summed: bool) {
+        let Some(place) = self.places.get(&number) else {
+            return;
+        };
+        let of_gpu = &mut self.found[*place];
+        let mut known = of_gpu.iter();
+        match known.position(|other| other.stretch == stored.stretch) {
+            // What lies alone came later than the sheet.
+            Some(same) if is_summed => of_gpu[same] = stored,
+            // Stretches of two lengths began together, and there are sums of both.
+            Some(_) => {}
+            None => of_gpu.push(stored),
         }
     }
 

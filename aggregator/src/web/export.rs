@@ -1,6 +1,6 @@
 //! `GET /api/v1/export`: stored history as a trace, sent while it is read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +8,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
-use entrenar::gpu::GpuUuid;
+use entrenar::gpu::{GpuUuid, NodeId};
+use entrenar::report::GpuEventKind;
 use entrenar::trace::{Row, TraceError, TraceWriter};
 use entrenar::unit::Timestamp;
 use futures_util::{StreamExt as _, stream};
@@ -23,6 +24,7 @@ use super::params::Params;
 use crate::query::export::{Slice, Slices, samples};
 use crate::query::holding::Holding;
 use crate::query::select::Seat;
+use crate::store::NodeEvent;
 
 /// Rows that are written before anybody else has a turn: some milliseconds.
 const PART_ROWS: usize = 1000;
@@ -62,8 +64,10 @@ pub(super) async fn export(
         slices: Slices::new(range.0, range.1, &seats),
         web,
         job,
+        nodes: nodes_of(&seats),
         seats,
         holdings,
+        xids: HashMap::new(),
         writer: Some(writer.map_err(|error| unwritable(&error))?),
         text,
         rows: VecDeque::new(),
@@ -97,6 +101,12 @@ pub(super) async fn export(
     Ok(response)
 }
 
+fn nodes_of(seats: &[Seat]) -> Vec<NodeId> {
+    let places = seats.iter().filter_map(|seat| seat.place.as_ref());
+    let nodes: BTreeSet<NodeId> = places.map(|place| place.node.clone()).collect();
+    nodes.into_iter().collect()
+}
+
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING).iter();
     accepted
@@ -121,7 +131,10 @@ struct Export {
     web: Arc<Web>,
     job: Option<String>,
     seats: Vec<Seat>,
+    nodes: Vec<NodeId>,
     holdings: HashMap<GpuUuid, Holding>,
+    /// Reported, and in no row yet.
+    xids: HashMap<GpuUuid, VecDeque<(Timestamp, u64)>>,
     slices: Slices,
     /// None once the end is written.
     writer: Option<TraceWriter>,
@@ -142,6 +155,8 @@ impl Export {
             } else if let Some(slice) = self.slices.next(self.was_empty) {
                 self.rows = self.read(slice).await?;
                 self.was_empty = self.rows.is_empty();
+            } else if !self.xids.is_empty() {
+                self.rows = self.left_over();
             } else if let Some(writer) = self.writer.take() {
                 writer.finish().map_err(|error| unwritable(&error))?;
             }
@@ -166,6 +181,7 @@ impl Export {
     async fn read(&mut self, range: (Timestamp, Timestamp)) -> Answer<VecDeque<Row>> {
         let mut slice = Slice::default();
         let nobody = Holding::default();
+        self.read_events(range, &mut slice).await?;
         for seat in &self.seats {
             let Some(place) = &seat.place else {
                 continue;
@@ -175,9 +191,49 @@ impl Export {
             let recent = self.web.line.ask(ask).await?;
             let found = samples(self.web.store.as_ref(), seat, range, recent).await?;
             let holding = self.holdings.get(&seat.uuid).unwrap_or(&nobody);
-            slice.add(place, seat, found, holding, self.job.as_deref());
+            let mut none = VecDeque::new();
+            let xids = self.xids.get_mut(&seat.uuid).unwrap_or(&mut none);
+            slice.add(place, seat, found, xids, holding, self.job.as_deref());
         }
+        self.xids.retain(|_, xids| !xids.is_empty());
         Ok(slice.into_rows())
+    }
+
+    /// What was reported within a slice: of GPUs it waits for their rows.
+    async fn read_events(
+        &mut self,
+        range: (Timestamp, Timestamp),
+        slice: &mut Slice,
+    ) -> Answer<()> {
+        for event in history::events(&self.web, &self.nodes, range).await? {
+            let NodeEvent { node, event } = event;
+            let GpuEventKind::Xid(xid) = event.what;
+            if let Some(gpu) = event.gpu {
+                if self.seats.iter().any(|seat| seat.uuid == gpu) {
+                    self.xids.entry(gpu).or_default().push_back((event.at, xid));
+                }
+                continue;
+            }
+            let mut places = self.seats.iter().filter_map(|seat| seat.place.as_ref());
+            let place = places.find(|place| place.node == node);
+            if let Some(place) = place.filter(|_| self.job.is_none()) {
+                slice.add_xid(event.at, place, None, xid);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was reported after the last row of its GPU.
+    fn left_over(&mut self) -> VecDeque<Row> {
+        let mut slice = Slice::default();
+        let xids = std::mem::take(&mut self.xids);
+        let seats = self.seats.iter().filter(|_| self.job.is_none());
+        for (seat, place) in seats.filter_map(|seat| Some((seat, seat.place.as_ref()?))) {
+            for (at, xid) in xids.get(&seat.uuid).into_iter().flatten() {
+                slice.add_xid(*at, place, Some(seat), *xid);
+            }
+        }
+        slice.into_rows()
     }
 }
 

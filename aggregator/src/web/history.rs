@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use entrenar::gpu::GpuUuid;
+use entrenar::gpu::{GpuUuid, NodeId};
 use entrenar::metric::Metric;
 use entrenar::report::HolderChange;
 use entrenar::unit::Timestamp;
@@ -18,13 +18,14 @@ use crate::query::holding::Holding;
 use crate::query::select::{Filter, Seat};
 use crate::query::source::{Source, of_many as of_many_gpus, side_by_side};
 use crate::query::step::Steps;
+use crate::store::NodeEvent;
 
 /// A counter's last reading before the first step is looked for this far back: else the first step would miss what was
 /// gained since.
 const LEAD_IN: std::time::Duration = std::time::Duration::from_mins(5);
 
-/// GPUs whose latest samples the line is asked for at a time: it does nothing else meanwhile.
-const RECENT_AT_ONCE: usize = 64;
+/// GPUs whose latest samples the line is asked for at a time: it does nothing else meanwhile, for 3 us a GPU at the most.
+const RECENT_AT_ONCE: usize = 256;
 
 /// Where the GPUs sit that are asked for.
 pub(super) async fn seats(web: &Web, filter: &Filter) -> Answer<Vec<Seat>> {
@@ -98,6 +99,24 @@ pub(super) fn extent(steps: &Steps, functions: &[Function]) -> (Timestamp, Times
         from
     };
     (from, steps.to())
+}
+
+/// What the agents of these nodes reported, ascending by time.
+pub(super) async fn events(
+    web: &Web,
+    nodes: &[NodeId],
+    (from, to): (Timestamp, Timestamp),
+) -> Answer<Vec<NodeEvent>> {
+    let recent = web.line.ask(|line| line.recent_events()).await?;
+    let mut events = web.store.events(nodes, from, to).await?;
+    let is_new = |event: &NodeEvent| {
+        let at = event.event.at;
+        from <= at && at <= to && nodes.contains(&event.node) && !events.contains(event)
+    };
+    let new: Vec<_> = recent.into_iter().filter(is_new).collect();
+    events.extend(new);
+    events.sort_by_key(|event| event.event.at);
+    Ok(events)
 }
 
 /// Who held these GPUs when.

@@ -403,3 +403,45 @@ pub(crate) async fn a_forgotten_node_is_no_longer_expected(store: &dyn Store) {
     store.forget_node(&"a".into()).await.unwrap();
     assert_eq!(store.recover().await.unwrap().streams, [mark(2, "b")]);
 }
+
+pub(crate) async fn what_was_reported_is_found_by_node_and_time(store: &dyn Store) {
+    let event = |secs, node: &str, gpu: Option<&str>, xid| NodeEvent {
+        node: node.into(),
+        event: GpuEvent {
+            at: at(secs),
+            gpu: gpu.map(Into::into),
+            what: GpuEventKind::Xid(xid),
+        },
+    };
+    let first = event(1, "n1", Some("GPU-1"), 31);
+    let whole_node = event(5, "n1", None, 79);
+    let other = event(5, "n2", Some("GPU-2"), 13);
+    let old = event(-9 * 24 * 3600, "n1", Some("GPU-1"), 48);
+    let flush = Flush {
+        events: vec![
+            whole_node.clone(),
+            first.clone(),
+            other.clone(),
+            old.clone(),
+        ],
+        ..Flush::default()
+    };
+    store.commit(flush.clone()).await.unwrap();
+    store.commit(flush).await.unwrap();
+    let found = async |nodes: &[&str], from, to| {
+        let nodes: Vec<_> = nodes.iter().map(|node| (*node).into()).collect();
+        store.events(&nodes, at(from), at(to)).await.unwrap()
+    };
+    assert_eq!(
+        found(&["n1"], 0, 9).await,
+        [first.clone(), whole_node.clone()]
+    );
+    assert_eq!(found(&["n1", "n2"], 1, 5).await.len(), 3);
+    assert_eq!(found(&["n2"], 5, 5).await, [other]);
+    assert_eq!(found(&["n3"], 0, 9).await, []);
+    assert_eq!(found(&["n1"], 2, 4).await, []);
+    let long_ago = -20 * 24 * 3600;
+    assert_eq!(found(&["n1"], long_ago, 0).await, [old]);
+    assert_eq!(store.retain(until(at(0), at(0))).await.unwrap(), 0);
+    assert_eq!(found(&["n1"], long_ago, 9).await, [first, whole_node]);
+}

@@ -48,11 +48,11 @@ async fn keep_all(
         if inserted.remove(&(chunk.stretch.0, place.gpu)) {
             summed.push(Summed::of(place, &chunk));
         } else if let Some(merged) = merge_in(tx, memory, place, chunk).await? {
-            sums::keep(tx, std::mem::take(&mut summed), &Meeting::Old).await?;
-            sums::keep(tx, vec![merged], &Meeting::New).await?;
+            sums::keep(tx, memory, std::mem::take(&mut summed), &Meeting::Old).await?;
+            sums::keep(tx, memory, vec![merged], &Meeting::New).await?;
         }
     }
-    sums::keep(tx, summed, &Meeting::Old).await
+    sums::keep(tx, memory, summed, &Meeting::Old).await
 }
 
 /// Lengths of stretches that a GPU had not had before.

@@ -10,10 +10,12 @@ use entrenar_proto::{decode_hello, encode_hello};
 use sqlx::postgres::PgConnection;
 
 use super::dialect::text;
+use super::events;
 use super::partition::Parts;
 use super::place::{self, Places};
 use super::transaction::{begin, begin_lightly, finish};
 use crate::store::error::bad_json;
+use crate::store::fresh::Written;
 use crate::store::{
     Flush, JournalEntry, JournalPosition, Snapshot, StoreResult, StreamMark, journal,
 };
@@ -25,6 +27,8 @@ pub(super) struct Memory {
     /// GPUs, by their numbers, and lengths of stretches that are known to be in `gpu_stretch`.
     pub(super) lengths: HashSet<(i64, i64)>,
     pub(super) parts: Parts,
+    /// Sums that were written in rows of their own.
+    pub(super) written: Vec<Written>,
     /// The connection was lost since the last commit that was answered: one that was not may have survived.
     pub(super) in_doubt: bool,
     /// Chunks given up because they could not be merged.
@@ -73,6 +77,7 @@ async fn keep_rows(
     keep_marks(tx, &flush.marks).await?;
     place_gpus(tx, memory, &flush).await?;
     keep_holders(tx, memory, &flush.holders).await?;
+    events::keep(tx, &flush.events).await?;
     if let Some(mut snapshot) = flush.snapshot {
         snapshot.position = position.unwrap_or(newest);
         keep_snapshot(tx, snapshot).await?;

@@ -17,6 +17,7 @@ use super::session::{self, Found, Opened, Token};
 use super::{Address, chunks, decide, flush, loose, retain};
 use crate::incident::Decision;
 use crate::store::compact::Change;
+use crate::store::fresh::{Dropped, Fresh};
 use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreError, StoreResult};
@@ -36,6 +37,7 @@ pub(super) struct PostgresHand {
     /// The newest journal row that is kept, unless it was forgotten since.
     last: Option<JournalPosition>,
     superseded: CancellationToken,
+    fresh: Arc<Fresh>,
 }
 
 enum Link {
@@ -53,6 +55,7 @@ impl PostgresHand {
         opened: Opened,
         n_chunks_lost: Arc<AtomicU64>,
         superseded: CancellationToken,
+        fresh: Arc<Fresh>,
     ) -> Self {
         Self {
             address,
@@ -64,6 +67,7 @@ impl PostgresHand {
             },
             last: None,
             superseded,
+            fresh,
         }
     }
 
@@ -78,6 +82,7 @@ impl PostgresHand {
                 Ok(connection) => {
                     info!(database = %self.address, "connected to the database again");
                     self.link = Link::Up(Box::new(connection));
+                    self.fresh.found_again();
                 }
                 Err(why) => {
                     let pause = (pause * 2).min(LONGEST_PAUSE);
@@ -124,6 +129,7 @@ impl PostgresHand {
                 "lost the database, or it is busy: connecting anew"
             );
             self.memory.in_doubt = true;
+            self.fresh.lost();
             self.link = down(why.clone(), FIRST_PAUSE);
         }
         done
@@ -154,7 +160,10 @@ impl Hand for PostgresHand {
     async fn keep_chunks(&mut self, sealed: Vec<SealedChunk>) -> StoreResult<()> {
         let (db, memory) = self.up().await?;
         let done = timeout(PATIENCE, chunks::keep(db, memory, sealed)).await;
-        self.settle(done)
+        let written = std::mem::take(&mut self.memory.written);
+        let done = self.settle(done);
+        self.fresh.wrote(written, done.is_ok());
+        done
     }
 
     async fn keep(
@@ -185,13 +194,18 @@ impl Hand for PostgresHand {
     async fn drop_some(&mut self, old: Old, rows: i64) -> StoreResult<Slice> {
         let (db, _) = self.up().await?;
         let done = timeout(PATIENCE, retain::drop_some(db, old, rows)).await;
-        self.settle(done)
+        let done = self.settle(done);
+        self.fresh.after_retention(old, &done);
+        done
     }
 
     async fn compact(&mut self, change: Change) -> StoreResult<u64> {
         let (db, memory) = self.up().await?;
+        let dropped = Dropped::of(&change);
         let done = timeout(PATIENCE, loose::change(db, memory, change)).await;
-        self.settle(done)
+        let done = self.settle(done);
+        self.fresh.after_change(dropped, done.is_ok());
+        done
     }
 
     #[cfg(test)]

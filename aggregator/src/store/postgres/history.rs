@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
 use super::dialect::text;
 use super::partition;
 use super::sheets;
+use crate::rollup::STEPS;
 use crate::store::compact::cohort;
+use crate::store::fresh::Fresh;
 use crate::store::history::{ChunkRow, chunk};
 use crate::store::sums::{
     Asked, Ends, Gathering, Known, NumberedRollup, StretchKey, keys, of_anybody,
@@ -102,9 +104,10 @@ pub(super) async fn cohorts(readers: &PgPool, gpus: &[GpuUuid]) -> StoreResult<V
 /// Sums of stretches: those in sheets, those that lie alone, and stretches that have none.
 pub(super) async fn rollups(
     readers: &PgPool,
+    fresh: &Fresh,
     asked: Asked<'_>,
 ) -> StoreResult<Vec<Vec<StoredRollup>>> {
-    let mut tx = readers.begin().await?;
+    let mut reader = readers.acquire().await?;
     let (table, sheets) = (
         partition::table_of(asked.step),
         partition::sheets_of(asked.step).name(),
@@ -115,12 +118,13 @@ pub(super) async fn rollups(
              (SELECT min(stretch_ms) FROM {table}), (SELECT max(stretch_ms) FROM {table}),
              (SELECT min(window_ms) FROM {sheets}), (SELECT max(window_ms) FROM {sheets})"
     ));
-    let ends: Ends = sqlx::query_as(ends).fetch_one(&mut *tx).await?;
+    let ends: Ends = sqlx::query_as(ends).fetch_one(&mut *reader).await?;
     let Some(ends) = of_anybody(asked.step, ends) else {
         return Ok(asked.gpus.iter().map(|_| Vec::new()).collect());
     };
-    let (known, nodes) = known(&mut tx, asked.gpus).await?;
-    let mut gathering = Gathering::new(asked, &known, ends);
+    let (known, nodes) = known(&mut reader, asked.gpus).await?;
+    let mut gathering = Gathering::new(asked, &known, ends, fresh);
+    let mut tx = reader.begin().await?;
     let (groups, extent) = (gathering.groups(), (asked.from, asked.to));
     let there = sheets::read(&mut tx, asked.step, &groups, &asked.sheets(), extent).await?;
     gathering.sheets(&there);
@@ -173,4 +177,17 @@ async fn alone(
         .fetch_all(tx)
         .await?;
     Ok(rows)
+}
+
+/// Of each step, where the newest stretch begins that there is, summed up or not.
+pub(super) async fn newest_alone(db: &mut PgConnection) -> StoreResult<[Option<i64>; STEPS.len()]> {
+    let mut newest = [None; STEPS.len()];
+    for (newest, step) in newest.iter_mut().zip(STEPS) {
+        let sql = AssertSqlSafe(format!(
+            "SELECT greatest((SELECT max(stretch_ms) FROM {}), (SELECT max(stretch_ms) FROM chunk))",
+            partition::table_of(step)
+        ));
+        *newest = sqlx::query_scalar(sql).fetch_one(&mut *db).await?;
+    }
+    Ok(newest)
 }

@@ -9,11 +9,13 @@ use tracing::warn;
 
 use super::Address;
 use super::error::of_connecting;
+use super::history;
+use crate::rollup::STEPS;
 use crate::store::migrate::migrate;
 use crate::store::{JournalPosition, StoreError, StoreResult};
 
 /// Embedded, oldest first. To add one: a file with the next number, and a line here.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     (
         "line",
         include_str!("../../../../migrations/postgres/0001_line.sql"),
@@ -29,6 +31,10 @@ const MIGRATIONS: [(&str, &str); 4] = [
     (
         "sheet",
         include_str!("../../../../migrations/postgres/0004_sheet.sql"),
+    ),
+    (
+        "event",
+        include_str!("../../../../migrations/postgres/0005_event.sql"),
     ),
 ];
 
@@ -69,6 +75,8 @@ pub(super) struct Opened {
     pub(super) token: Token,
     /// The newest journal row ever, even if it is forgotten by now.
     pub(super) newest: JournalPosition,
+    /// Of each step, where the newest stretch begins.
+    pub(super) newest_sums: [Option<i64>; STEPS.len()],
 }
 
 /// Connects for the first time: takes the lock, brings the schema up to date, and signs.
@@ -79,10 +87,12 @@ pub(super) async fn open(address: &Address) -> StoreResult<Opened> {
         migrate(&mut connection, &MIGRATIONS).await?;
         let token = sign(&mut connection).await?;
         let newest = newest_position(&mut connection).await?;
+        let newest_sums = history::newest_alone(&mut connection).await?;
         Ok(Opened {
             connection,
             token,
             newest,
+            newest_sums,
         })
     })
     .await

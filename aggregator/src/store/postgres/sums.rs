@@ -1,13 +1,17 @@
 //! Keeping what chunks come to, by the minute and by the hour.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use entrenar::unit::Timestamp;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
+use super::flush::Memory;
 use super::partition::SUMS;
 use super::place::Place;
 use super::sheets;
+use crate::store::fresh::Written;
 use crate::store::merge::sums;
 use crate::store::{SealedChunk, StoreResult};
 
@@ -43,6 +47,7 @@ pub(super) enum Meeting {
 /// Keeps them, each stretch at most once: a statement a step.
 pub(super) async fn keep(
     tx: &mut PgConnection,
+    memory: &mut Memory,
     summed: Vec<Summed>,
     meeting: &Meeting,
 ) -> StoreResult<()> {
@@ -77,18 +82,30 @@ pub(super) async fn keep(
         let sql = AssertSqlSafe(format!(
             "INSERT INTO {} (stretch_ms, gpu_id, node_id, from_ms, to_ms, blob)
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])
-             ON CONFLICT (stretch_ms, gpu_id, node_id) DO {what}",
+             ON CONFLICT (stretch_ms, gpu_id, node_id) DO {what} RETURNING stretch_ms, gpu_id",
             super::partition::table_of(kind.step)
         ));
-        sqlx::query(sql)
+        let kept: Vec<(i64, i64)> = sqlx::query_as(sql)
             .bind(column(|one| one.stretch))
             .bind(column(|one| one.place.gpu))
             .bind(column(|one| one.place.node))
             .bind(column(|one| one.from))
             .bind(column(|one| one.to))
             .bind(blobs)
-            .execute(&mut *tx)
+            .fetch_all(&mut *tx)
             .await?;
+        let kept: HashSet<(i64, i64)> = kept.into_iter().collect();
+        let is_kept = |(one, _): &&(&Summed, &[u8])| kept.contains(&(one.stretch, one.place.gpu));
+        let written = |(one, blob): &(&Summed, &[u8])| Written {
+            step: kind.step,
+            key: (one.place.gpu, one.stretch),
+            from: Timestamp(one.from),
+            to: Timestamp(one.to),
+            blob: blob.to_vec(),
+        };
+        memory
+            .written
+            .extend(rows.iter().filter(is_kept).map(written));
         let keys = rows.iter().map(|(one, _)| (one.place.gpu, one.stretch));
         there.tell_of_late(tx, keys).await?;
     }

@@ -29,6 +29,11 @@ pub(super) async fn drop_some(db: &mut Connection, old: Old, rows: i64) -> Store
                 (SELECT delivery_id FROM notice WHERE created_at_ms < $1 AND state <> 'pending' LIMIT $2)";
             delete(db, sql, before, rows).await?
         }
+        Old::Events(before) => {
+            let sql = "DELETE FROM gpu_event WHERE (at_ms, node, gpu, xid) IN
+                (SELECT at_ms, node, gpu, xid FROM gpu_event WHERE at_ms < $1 ORDER BY at_ms LIMIT $2)";
+            delete(db, sql, before, rows).await?
+        }
         Old::Cords(before) => {
             let sql = "DELETE FROM cord WHERE (rule, scope) IN
                 (SELECT rule, scope FROM cord AS old WHERE last_transition_at_ms < $1 AND NOT EXISTS
@@ -37,8 +42,8 @@ pub(super) async fn drop_some(db: &mut Connection, old: Old, rows: i64) -> Store
         }
     };
     Ok(Slice {
-        // Cords are not counted.
-        gone: if matches!(old, Old::Cords(_)) {
+        // Events and cords are not counted.
+        gone: if matches!(old, Old::Events(_) | Old::Cords(_)) {
             0
         } else {
             gone

@@ -63,10 +63,15 @@ impl Directory {
             lengths.extend(length_ms);
         }
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most have the same, and who reads it finds it at hand.
+        let mut shared: HashMap<Vec<i64>, Arc<[i64]>> = HashMap::new();
         for (place, (number, lengths)) in entries {
+            let lengths = shared
+                .entry(lengths)
+                .or_insert_with_key(|lengths| lengths.as_slice().into());
             let known = Known {
                 number,
-                lengths: lengths.into(),
+                lengths: Arc::clone(lengths),
             };
             found[place] = Some(known.clone());
             read.insert(gpus[place].clone(), Read { as_of, known });

@@ -11,10 +11,12 @@ use entrenar_proto::encode_hello;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 
+use super::events;
 use super::sheets;
 use super::transaction::{begin, finish};
 use crate::chunk;
 use crate::store::error::bad_json;
+use crate::store::fresh::Written;
 use crate::store::merge::{Merged, length_of_both, merge, sums};
 use crate::store::{
     Flush, JournalPosition, SealedChunk, Snapshot, StoreResult, StreamMark, journal,
@@ -29,6 +31,8 @@ pub(super) struct Memory {
     pub(super) n_chunks_lost: Arc<AtomicU64>,
     /// A stretch of a new length came, which readers do not know of.
     pub(super) has_new_length: bool,
+    /// Sums that were written in rows of their own.
+    pub(super) written: Vec<Written>,
 }
 
 /// The newest journal row ever, even if it is forgotten by now.
@@ -89,7 +93,7 @@ async fn keep_chunk(
         length_ms: new.length_ms,
     };
     let Some((id, length_ms, old)) = found else {
-        keep_rollups(tx, &key, &new.blob, (new.from, new.to), KEEP_OLD).await?;
+        keep_rollups(tx, memory, &key, &new.blob, (new.from, new.to), KEEP_OLD).await?;
         return insert_chunk(tx, gpu, new).await;
     };
     key.length_ms = length_of_both(length_ms, new.length_ms);
@@ -102,7 +106,7 @@ async fn keep_chunk(
         }
     };
     let (n_samples, from, to) = chunk::extent(&merged)?;
-    keep_rollups(tx, &key, &merged, (from, to), KEEP_NEW).await?;
+    keep_rollups(tx, memory, &key, &merged, (from, to), KEEP_NEW).await?;
     sqlx::query(
         "UPDATE chunk SET from_ms = $1, to_ms = $2, n_samples = $3, blob = $4, length_ms = $5
          WHERE id = $6",
@@ -139,6 +143,7 @@ const KEEP_OLD: &str = "INSERT INTO rollup (step_s, stretch_ms, gpu_id, from_ms,
 /// Keeps what a chunk comes to.
 async fn keep_rollups(
     tx: &mut SqliteConnection,
+    memory: &mut Memory,
     key: &StretchKey,
     blob: &[u8],
     (from, to): (Timestamp, Timestamp),
@@ -149,15 +154,24 @@ async fn keep_rollups(
         if insert == KEEP_OLD && there.as_ref().is_some_and(|there| there.knows) {
             continue;
         }
-        sqlx::query(insert)
+        let kept = sqlx::query(insert)
             .bind(step.as_secs() as i64)
             .bind(key.stretch.0)
             .bind(key.gpu)
             .bind(from.0)
             .bind(to.0)
-            .bind(packed)
+            .bind(&packed)
             .execute(&mut *tx)
             .await?;
+        if kept.rows_affected() > 0 {
+            memory.written.push(Written {
+                step,
+                key: (key.gpu, key.stretch.0),
+                from,
+                to,
+                blob: packed,
+            });
+        }
         if let Some(there) = there {
             sheets::tell_of_late(tx, step, there.id).await?;
         }
@@ -213,6 +227,7 @@ async fn keep_rows(
     for change in &flush.holders {
         keep_holder(tx, memory, change).await?;
     }
+    events::keep(tx, &flush.events).await?;
     if let Some(mut snapshot) = flush.snapshot {
         snapshot.position = position.unwrap_or(newest);
         keep_snapshot(tx, snapshot).await?;

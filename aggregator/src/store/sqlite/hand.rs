@@ -13,6 +13,7 @@ use super::open::Lock;
 use super::{decide, loose, retain};
 use crate::incident::Decision;
 use crate::store::compact::Change;
+use crate::store::fresh::{Dropped, Fresh};
 use crate::store::retain::{Old, Slice};
 use crate::store::writer::Hand;
 use crate::store::{Attempt, Flush, JournalPosition, SealedChunk, StoreResult};
@@ -26,6 +27,7 @@ pub(super) struct SqliteHand {
     written: watch::Sender<u64>,
     /// Rises when a stretch of a new length was committed.
     new_lengths: Arc<AtomicU64>,
+    fresh: Arc<Fresh>,
 }
 
 impl SqliteHand {
@@ -33,6 +35,7 @@ impl SqliteHand {
         connection: SqliteConnection,
         lock: Lock,
         n_chunks_lost: Arc<AtomicU64>,
+        fresh: Arc<Fresh>,
     ) -> Self {
         Self {
             connection,
@@ -43,6 +46,7 @@ impl SqliteHand {
             },
             written: watch::Sender::new(0),
             new_lengths: Arc::default(),
+            fresh,
         }
     }
 
@@ -87,6 +91,8 @@ impl Hand for SqliteHand {
 
     async fn keep_chunks(&mut self, sealed: Vec<SealedChunk>) -> StoreResult<()> {
         let done = flush::keep_chunks(&mut self.connection, &mut self.memory, sealed).await;
+        let written = std::mem::take(&mut self.memory.written);
+        self.fresh.wrote(written, done.is_ok());
         self.after(done)
     }
 
@@ -110,11 +116,14 @@ impl Hand for SqliteHand {
 
     async fn drop_some(&mut self, old: Old, rows: i64) -> StoreResult<Slice> {
         let done = retain::drop_some(&mut self.connection, old, rows).await;
+        self.fresh.after_retention(old, &done);
         self.after(done)
     }
 
     async fn compact(&mut self, change: Change) -> StoreResult<u64> {
+        let dropped = Dropped::of(&change);
         let done = loose::change(&mut self.connection, change).await;
+        self.fresh.after_change(dropped, done.is_ok());
         self.after(done)
     }
 

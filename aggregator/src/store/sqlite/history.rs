@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use entrenar::gpu::GpuUuid;
 use entrenar::unit::Timestamp;
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 
 use super::directory::Directory;
 use super::sheets;
+use crate::rollup::STEPS;
 use crate::store::compact::cohort;
+use crate::store::fresh::Fresh;
 use crate::store::history::{ChunkRow, chunk};
 use crate::store::sums::{
     Asked, Ends, Gathering, Known, NumberedRollup, StretchKey, keys, of_anybody, places,
@@ -77,14 +79,16 @@ pub(super) async fn cohorts(
 pub(super) async fn rollups(
     readers: &SqlitePool,
     directory: &Directory,
+    fresh: &Fresh,
     asked: Asked<'_>,
 ) -> StoreResult<Vec<Vec<StoredRollup>>> {
-    let mut tx = readers.begin().await?;
-    let Some(ends) = ends(&mut tx, asked.step).await? else {
+    let mut reader = readers.acquire().await?;
+    let Some(ends) = ends(&mut reader, asked.step).await? else {
         return Ok(asked.gpus.iter().map(|_| Vec::new()).collect());
     };
-    let known = directory.find(&mut tx, asked.gpus).await?;
-    let mut gathering = Gathering::new(asked, &known, ends);
+    let known = directory.find(&mut reader, asked.gpus).await?;
+    let mut gathering = Gathering::new(asked, &known, ends, fresh);
+    let mut tx = reader.begin().await?;
     let (groups, extent) = (gathering.groups(), (asked.from, asked.to));
     let there = sheets::read(&mut tx, asked.step, &groups, &asked.sheets(), extent).await?;
     gathering.sheets(&there);
@@ -137,4 +141,18 @@ async fn ends(tx: &mut SqliteConnection, step: Duration) -> StoreResult<Option<(
         .fetch_one(tx)
         .await?;
     Ok(of_anybody(step, ends))
+}
+
+/// Of each step, where the newest stretch begins whose sums lie alone.
+pub(super) async fn newest_alone(
+    db: &mut SqliteConnection,
+) -> StoreResult<[Option<i64>; STEPS.len()]> {
+    let mut newest = [None; STEPS.len()];
+    for (newest, step) in newest.iter_mut().zip(STEPS) {
+        *newest = sqlx::query_scalar("SELECT max(stretch_ms) FROM rollup WHERE step_s = $1")
+            .bind(step.as_secs() as i64)
+            .fetch_one(&mut *db)
+            .await?;
+    }
+    Ok(newest)
 }

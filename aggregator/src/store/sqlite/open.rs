@@ -28,7 +28,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Embedded, oldest first. To add one: a file with the next number, and a line here.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     (
         "line",
         include_str!("../../../../migrations/sqlite/0001_line.sql"),
@@ -44,6 +44,10 @@ const MIGRATIONS: [(&str, &str); 4] = [
     (
         "sheet",
         include_str!("../../../../migrations/sqlite/0004_sheet.sql"),
+    ),
+    (
+        "event",
+        include_str!("../../../../migrations/sqlite/0005_event.sql"),
     ),
 ];
 

@@ -21,7 +21,7 @@ use crate::rollup::{self, STEPS};
 use crate::store::{StoreError, StoreResult, journal};
 
 /// Every table, those that others refer to first, and how it is walked through.
-const TABLES: [(&str, By); 15] = [
+const TABLES: [(&str, By); 16] = [
     ("gpu", By::Number),
     ("gpu_stretch", By::Key("gpu_id, length_ms")),
     ("chunk", By::Number),
@@ -32,6 +32,7 @@ const TABLES: [(&str, By); 15] = [
     ("agent_stream", By::Number),
     ("stream_mark", By::Key("stream")),
     ("holder_change", By::Key("gpu_id, at_ms")),
+    ("gpu_event", By::Key("at_ms, node, gpu, xid")),
     ("engine_snapshot", By::Number),
     ("incident", By::Number),
     ("incident_timeline", By::Number),

@@ -26,7 +26,7 @@ async fn of_two_that_start_at_once_on_nothing_one_migrates_and_one_waits() {
         "SELECT count(*) FROM _sqlx_migrations WHERE success",
     )
     .await;
-    assert_eq!(migrations, 4);
+    assert_eq!(migrations, 5);
 
     let kept = first.commit(journal(7)).await.unwrap();
     first.close().await;

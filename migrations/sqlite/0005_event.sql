@@ -1,0 +1,11 @@
+-- What GPUs reported beside their samples, for exports and for rules that are tried on what was. Few rows.
+CREATE TABLE gpu_event (
+    -- By the agent's clock, corrected.
+    at_ms INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    -- UUID; empty where the driver did not say which GPU.
+    gpu TEXT NOT NULL,
+    -- NVIDIA's error code.
+    xid INTEGER NOT NULL,
+    PRIMARY KEY (at_ms, node, gpu, xid)
+) STRICT, WITHOUT ROWID;
