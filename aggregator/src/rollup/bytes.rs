@@ -294,8 +294,12 @@ impl<'a> Spans<'a> {
         let start = Timestamp(number.saturating_mul(self.step_ms));
         let count = take(&mut self.rest)?;
         let (first, last) = take_times(&mut self.rest, start)?;
-        let end = Timestamp(start.0.saturating_add(self.step_ms));
-        let is_within = start <= first && first <= last && last < end;
+        let is_in = |at: Timestamp| match number.checked_mul(self.step_ms) {
+            Some(start) => start <= at.0 && at.0.wrapping_sub(start) < self.step_ms,
+            // At the ends of time a step begins before it.
+            None => at.0.div_euclid(self.step_ms) == number,
+        };
+        let is_within = is_in(first) && is_in(last) && first <= last;
         if count == 0 || !is_within {
             return Err(ChunkError::Malformed("a bucket without its samples"));
         }

@@ -244,3 +244,14 @@ fn a_step_is_kept_where_it_sums_up_enough() {
     assert_eq!(steps(60), [3600]);
     assert_eq!(steps(300), [0; 0]);
 }
+
+#[test]
+fn sums_at_the_ends_of_time_come_back() {
+    for at in [i64::MIN, i64::MIN + 50_000, i64::MAX - 50_000, i64::MAX] {
+        let samples = [(Timestamp(at), Values::default().with(POWER, 7))];
+        for step in STEPS {
+            let found = decoded(&samples, POWER, step);
+            assert_eq!(found, by_hand(&samples, POWER, step), "{at}");
+        }
+    }
+}
