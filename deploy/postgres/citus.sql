@@ -17,4 +17,4 @@ SELECT create_distributed_table('rollup_sheet_1h', 'cohort', colocate_with => 'r
 SELECT create_distributed_table('holder_change', 'node_id', colocate_with => 'chunk');
 
 -- Everything else is small or short-lived and stays on the coordinator: the journal (until its samples are sealed, some
--- 15 minutes), names and numbers of nodes and GPUs, agents' marks, the engine's snapshot, incidents, messages.
+-- 15 minutes), names and numbers of nodes and GPUs, XIDs, agents' marks, the engine's snapshot, incidents, messages.

@@ -360,23 +360,29 @@ fn a_gpu_that_rows_give_to_two_jobs_and_time_that_goes_back_call_nobody() {
     assert_eq!(told(&trace.judged()), "");
 }
 
-/// A captured trace of a real H200: what it is and what it taught stands in `tests/captures/README.md`.
+/// A captured trace of a real GPU: what it is and what it taught stands in `tests/captures/README.md`.
 fn captured(name: &str) -> Trace {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("../tests/captures/h200-580.159").join(name);
+    let path = root.join("../tests/captures").join(name);
     Trace(std::fs::read_to_string(path).expect("the capture is there"))
 }
 
 #[test]
 fn a_real_gpu_that_trains_evaluates_saves_and_rests_calls_nobody() {
-    let outcome = captured("training.csv").judged();
+    let outcome = captured("h200-580.159/training.csv").judged();
     assert_eq!(told(&outcome), "");
     assert_eq!(outcome.figures.gpus, 1);
 }
 
 #[test]
+fn what_a_real_driver_reported_is_found_in_an_export() {
+    let outcome = captured("h100-580.159/minutes.csv").judged();
+    assert_eq!(told(&outcome), "3071.5s info Xid xid 31");
+}
+
+#[test]
 fn a_real_gpu_that_waits_for_nothing_is_called_once_and_nothing_else_is_said() {
-    let outcome = captured("hang.csv").judged();
+    let outcome = captured("h200-580.159/hang.csv").judged();
     assert_eq!(told(&outcome), "1228.0s critical JobHang job hung");
     // The wait began at 1136.1 s and ended at 1361.1 s.
     let hang = &outcome.incidents[0];
