@@ -377,7 +377,7 @@ fn a_real_gpu_that_trains_evaluates_saves_and_rests_calls_nobody() {
 #[test]
 fn what_a_real_driver_reported_is_found_in_an_export() {
     let outcome = captured("h100-580.159/minutes.csv").judged();
-    assert_eq!(told(&outcome), "3071.5s info Xid xid 31");
+    assert_eq!(told(&outcome), "3071.5s info Xid vm/0");
 }
 
 #[test]
