@@ -166,7 +166,21 @@ const HEADER: usize = HEADER_1 + 1;
 const TABLE_ROW: usize = 2 + 1 + 4;
 
 fn encode_sorted(samples: &[Sample], profile: Profile) -> Result<Vec<u8>, ChunkError> {
-    check_length(samples.len())?;
+    let times: Vec<Timestamp> = samples.iter().map(|sample| sample.0).collect();
+    let column = |metric, values: &mut Vec<Option<i64>>| {
+        values.extend(samples.iter().map(|sample| sample.1.get(metric)));
+    };
+    encode_columns(&times, column, profile)
+}
+
+/// The same, of samples that are in columns. `times`: ascending, at least one; `column` appends a metric's value for each
+/// of them.
+pub fn encode_columns(
+    times: &[Timestamp],
+    mut column: impl FnMut(MetricId, &mut Vec<Option<i64>>),
+    profile: Profile,
+) -> Result<Vec<u8>, ChunkError> {
+    check_length(times.len())?;
     let mut table = Vec::new();
     let mut bodies = Vec::new();
     let mut n_columns: u16 = 0;
@@ -179,18 +193,18 @@ fn encode_sorted(samples: &[Sample], profile: Profile) -> Result<Vec<u8>, ChunkE
             n_columns += 1;
         }
     };
-    let mut values: Vec<Option<i64>> = samples.iter().map(|s| Some(s.0.0)).collect();
+    let mut values: Vec<Option<i64>> = times.iter().map(|at| Some(at.0)).collect();
     put(TIME, &values);
     for id in 1..=METRIC_COUNT as u16 {
         values.clear();
-        values.extend(samples.iter().map(|s| s.1.get(MetricId(id))));
+        column(MetricId(id), &mut values);
         put(MetricId(id), &values);
     }
 
     let mut blob = Vec::with_capacity(HEADER + table.len() + bodies.len());
     blob.push(VERSION);
     blob.extend([0; 4]);
-    blob.extend((samples.len() as u32).to_le_bytes());
+    blob.extend((times.len() as u32).to_le_bytes());
     blob.extend(n_columns.to_le_bytes());
     blob.push(profile.code());
     blob.extend(table);

@@ -3,8 +3,12 @@
 //! Pure: it is told the time. What it holds is in the journal as well, or about to be; a sealed stretch stays here
 //! until the commit that keeps it has succeeded, so that a query never misses it.
 
+mod block;
+mod numbers;
 mod open;
+mod read;
 mod rows;
+mod run;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -16,7 +20,7 @@ use entrenar::metric::{CATALOGUE, MetricId, Pace};
 use entrenar::unit::Timestamp;
 
 use self::open::OpenStretch;
-use crate::chunk::{self, Profile, stretch};
+use crate::chunk::{Profile, stretch};
 use crate::store::{JournalPosition, SealedChunk};
 
 /// After its end a stretch waits this long for stragglers, such as the last of a batch of ten ticks; what comes later makes it
@@ -303,24 +307,6 @@ impl Head {
         Some((at, values))
     }
 
-    /// One metric's values that are not in the store yet, ascending, between two instants, both included. Some may
-    /// be in the store as well: a query drops doubles by time.
-    pub fn range(
-        &self,
-        gpu: &GpuUuid,
-        metric: MetricId,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Vec<(Timestamp, i64)> {
-        let mut points = Vec::new();
-        for stretch in self.gpus.get(gpu).iter().flat_map(|held| &held.stretches) {
-            stretch.points(metric, from, to, &mut points);
-        }
-        points.sort_by_key(|(at, _)| *at);
-        points.dedup_by_key(|(at, _)| *at);
-        points
-    }
-
     /// Every GPU that was heard of.
     pub fn gpus(&self) -> impl Iterator<Item = &GpuUuid> {
         self.gpus.keys()
@@ -433,15 +419,16 @@ fn over_at(stretch: &OpenStretch) -> Timestamp {
 }
 
 fn seal(gpu: &GpuUuid, closing: &OpenStretch, profile: Profile) -> SealedChunk {
-    let samples = closing.samples();
+    let times = closing.times();
     SealedChunk {
         gpu: gpu.clone(),
         stretch: closing.start,
         length_ms: closing.length.as_millis() as u32,
-        from: samples.first().expect("a stretch begins with a sample").0,
-        to: samples.last().expect("a stretch begins with a sample").0,
-        n_samples: samples.len() as u32,
-        blob: chunk::encode(&samples, profile)
+        from: *times.first().expect("a stretch begins with a sample"),
+        to: *times.last().expect("a stretch begins with a sample"),
+        n_samples: times.len() as u32,
+        blob: closing
+            .encode(&times, profile)
             .expect("an open stretch holds 1 to MAX_TICKS samples"),
     }
 }

@@ -14,6 +14,7 @@ pub mod gather;
 pub mod grid;
 mod hands;
 pub mod holding;
+pub mod recent;
 pub mod select;
 mod shelf;
 pub mod source;

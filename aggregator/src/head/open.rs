@@ -2,44 +2,18 @@
 
 use std::time::Duration;
 
-use entrenar::gpu::{GpuUuid, Values};
-use entrenar::metric::{MetricId, Pace};
+use entrenar::gpu::Values;
+use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 
-use super::rows::Rows;
-use super::{Group, Head};
-use crate::chunk::Sample;
+use super::run::Run;
+use super::Group;
+use crate::chunk::{self, ChunkError, Profile, Sample};
+use crate::query::Point;
 
 /// Ascending runs in a stretch. Late data goes into a run of its own; when there are more runs than this, they are
 /// unpacked and packed again as one.
 const MAX_RUNS: usize = 6;
-
-impl Head {
-    /// What one metric was when it was last read, and when that was. A fast metric is read at every tick, so one that the
-    /// newest sample has not is not known any more; a slow one was read some ticks ago.
-    pub fn last(&self, gpu: &GpuUuid, metric: MetricId) -> Option<(Timestamp, i64)> {
-        let held = self.gpus.get(gpu)?;
-        let at = held.latest_at?;
-        if let Some(value) = held.latest.get(metric) {
-            return Some((at, value));
-        }
-        let is_slow = metric.def().is_some_and(|def| def.pace == Pace::Slow);
-        let slow = is_slow.then(|| held.slow.get(metric)).flatten()?;
-        Some((held.slow_at?, slow))
-    }
-
-    /// Every sample that is not in the store yet, ascending, between two instants, both included. Some may be in the store
-    /// as well.
-    pub fn samples(&self, gpu: &GpuUuid, from: Timestamp, to: Timestamp) -> Vec<Sample> {
-        let stretches = self.gpus.get(gpu).into_iter().flat_map(|g| &g.stretches);
-        let overlapping = stretches.filter(|stretch| stretch.overlaps(from, to));
-        let mut samples: Vec<_> = overlapping.flat_map(OpenStretch::samples).collect();
-        samples.retain(|(at, _)| from <= *at && *at <= to);
-        samples.sort_by_key(|(at, _)| *at);
-        samples.dedup_by_key(|(at, _)| *at);
-        samples
-    }
-}
 
 /// Part of one GPU's past between two instants.
 #[derive(Clone, Debug)]
@@ -60,16 +34,6 @@ pub(super) struct OpenStretch {
     late: Vec<Run>,
 }
 
-/// Samples in ascending order.
-#[derive(Clone, Debug, Default)]
-struct Run {
-    /// Later than all of them, in milliseconds from the start of the stretch; 0 for none.
-    end: u32,
-    /// Milliseconds from the start of the stretch.
-    offsets: Vec<u32>,
-    rows: Rows,
-}
-
 impl OpenStretch {
     pub(super) fn new(start: Timestamp, length: Duration, now: Timestamp, group: Group) -> Self {
         Self {
@@ -80,7 +44,7 @@ impl OpenStretch {
             first_group: group,
             last_group: group,
             sealing: false,
-            newest: Run::default(),
+            newest: Run::new(length),
             late: Vec::new(),
         }
     }
@@ -110,7 +74,7 @@ impl OpenStretch {
         self.first_group = self.first_group.min(other.first_group);
         self.last_group = self.last_group.max(other.last_group);
         for mut run in std::iter::once(other.newest).chain(other.late) {
-            if self.newest.end < run.end {
+            if self.newest.end() < run.end() {
                 std::mem::swap(&mut self.newest, &mut run);
             }
             self.late.push(run);
@@ -119,12 +83,31 @@ impl OpenStretch {
 
     /// How many samples it holds.
     pub(super) fn len(&self) -> usize {
-        self.runs().map(|run| run.offsets.len()).sum()
+        self.runs().map(Run::len).sum()
     }
 
     pub(super) fn n_series(&self) -> usize {
-        let of_runs = self.runs().map(|run| run.rows.n_series());
+        let of_runs = self.runs().map(Run::n_series);
         of_runs.max().unwrap_or(0)
+    }
+
+    /// When its samples were, ascending.
+    pub(super) fn times(&self) -> Vec<Timestamp> {
+        let offsets = self.runs().flat_map(Run::offsets);
+        let mut times: Vec<Timestamp> = offsets.map(|offset| self.at(offset)).collect();
+        times.sort();
+        times
+    }
+
+    /// As a chunk.
+    pub(super) fn encode(&self, times: &[Timestamp], profile: Profile) -> Result<Vec<u8>, ChunkError> {
+        let Some(runs) = self.runs_in_order() else {
+            return chunk::encode(&self.samples(), profile);
+        };
+        let column = |metric, values: &mut Vec<_>| {
+            runs.iter().for_each(|run| run.column(metric, values));
+        };
+        chunk::encode_columns(times, column, profile)
     }
 
     /// All samples, ascending.
@@ -132,51 +115,70 @@ impl OpenStretch {
         let mut samples = Vec::with_capacity(self.len());
         for run in self.runs() {
             let first = samples.len();
-            let times = (0..run.offsets.len()).map(|row| run.at(row, self.start));
+            let times = run.offsets().into_iter().map(|offset| self.at(offset));
             samples.extend(times.map(|at| (at, Values::default())));
             let rows = &mut samples[first..];
-            run.rows
-                .each(|row, metric, value| rows[row].1.set(metric, value));
+            run.each(|row, metric, value| rows[row].1.set(metric, value));
         }
         samples.sort_by_key(|sample| sample.0);
         samples
     }
 
-    /// Appends one metric's values between two instants, both included; ascending within a run only.
-    pub(super) fn points(
+    /// Shows one metric's values between two instants, both included, some dozens at a time; ascending within a run only.
+    pub(super) fn each_of(
         &self,
         metric: MetricId,
-        from: Timestamp,
-        to: Timestamp,
-        points: &mut Vec<(Timestamp, i64)>,
+        extent: (Timestamp, Timestamp),
+        mut show: impl FnMut(&[Point]),
     ) {
-        if !self.overlaps(from, to) {
-            return;
-        }
-        points.reserve(self.len());
         for run in self.runs() {
-            run.rows.each_of(metric, |row, value| {
-                let at = run.at(row, self.start);
-                points.extend((from <= at && at <= to).then_some((at, value)));
-            });
+            run.each_of(metric, self.start, extent, &mut show);
         }
     }
 
+    /// The same, all ascending. Says `false` and shows nothing where runs lie within one another.
+    pub(super) fn each_in_order(
+        &self,
+        metric: MetricId,
+        extent: (Timestamp, Timestamp),
+        mut show: impl FnMut(&[Point]),
+    ) -> bool {
+        let runs = self.runs_in_order();
+        for run in runs.iter().flatten() {
+            run.each_of(metric, self.start, extent, &mut show);
+        }
+        runs.is_some()
+    }
+
+    /// Its runs, each later than the one before; `None` where they lie within one another.
+    fn runs_in_order(&self) -> Option<Vec<&Run>> {
+        let mut runs: Vec<&Run> = self.runs().filter(|run| run.len() > 0).collect();
+        runs.sort_unstable_by_key(|run| run.end());
+        let are_apart = runs.windows(2).all(|pair| pair[0].end() <= pair[1].first());
+        are_apart.then_some(runs)
+    }
+
     /// Whether it has time in common with what lies between two instants, both included.
-    fn overlaps(&self, from: Timestamp, to: Timestamp) -> bool {
+    pub(super) fn overlaps(&self, from: Timestamp, to: Timestamp) -> bool {
         self.start <= to && from < self.start + self.length
     }
 
     /// Memory that it holds.
     pub(super) fn bytes(&self) -> usize {
-        let of_run = |run: &Run| {
-            size_of::<Run>() + run.offsets.capacity() * size_of::<u32>() + run.rows.bytes()
-        };
-        size_of::<Self>() + self.runs().map(of_run).sum::<usize>()
+        let late = self.late.capacity() * size_of::<Run>();
+        size_of::<Self>() + late + self.runs().map(Run::n_bytes).sum::<usize>()
     }
 
     fn offset(&self, at: Timestamp) -> u32 {
         (at.0 - self.start.0) as u32
+    }
+
+    fn at(&self, offset: u32) -> Timestamp {
+        Timestamp(self.start.0 + i64::from(offset))
+    }
+
+    fn new_run(&self) -> Run {
+        Run::new(self.length)
     }
 
     fn runs(&self) -> impl Iterator<Item = &Run> {
@@ -184,15 +186,15 @@ impl OpenStretch {
     }
 
     fn insert(&mut self, offset: u32, values: &Values) {
-        if self.newest.end <= offset {
+        if self.newest.end() <= offset {
             return self.newest.push(offset, values);
         }
         // Of the runs that end before the sample the latest: the others stay free for what is later still.
-        let fitting = self.late.iter_mut().filter(|run| run.end <= offset);
-        if let Some(run) = fitting.max_by_key(|run| run.end) {
+        let fitting = self.late.iter_mut().filter(|run| run.end() <= offset);
+        if let Some(run) = fitting.max_by_key(|run| run.end()) {
             return run.push(offset, values);
         }
-        let mut run = Run::default();
+        let mut run = self.new_run();
         run.push(offset, values);
         self.late.push(run);
         if self.late.len() >= MAX_RUNS {
@@ -201,29 +203,10 @@ impl OpenStretch {
     }
 
     fn pack(&mut self) {
-        let mut run = Run::default();
+        let mut run = self.new_run();
         for (at, values) in self.samples() {
             run.push(self.offset(at), &values);
         }
         (self.newest, self.late) = (run, Vec::new());
-    }
-}
-
-impl Run {
-    fn push(&mut self, offset: u32, values: &Values) {
-        self.rows.push(values);
-        if self.offsets.len() == self.offsets.capacity() {
-            self.offsets.reserve_exact(64);
-        }
-        self.offsets.push(offset);
-        self.end = offset.saturating_add(1);
-    }
-
-    fn contains(&self, offset: u32) -> bool {
-        offset < self.end && self.offsets.binary_search(&offset).is_ok()
-    }
-
-    fn at(&self, row: usize, start: Timestamp) -> Timestamp {
-        Timestamp(start.0 + i64::from(self.offsets[row]))
     }
 }

@@ -61,6 +61,12 @@ impl Rows {
         self.close(start);
     }
 
+    /// Drops all rows, and keeps the room that they took.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        (self.present, self.last) = (0, Values::default());
+    }
+
     /// Puts the length of a row that begins here before it.
     fn close(&mut self, start: usize) {
         let length = self.bytes.len() - start - 1;
@@ -164,7 +170,7 @@ fn take_bits(rest: &mut &[u8], n: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use entrenar::metric::{POWER, TEMPERATURE};
     use proptest::prelude::*;
 
@@ -176,7 +182,7 @@ mod tests {
         all
     }
 
-    fn row() -> impl Strategy<Value = Values> {
+    pub(in crate::head) fn row() -> impl Strategy<Value = Values> {
         let value = prop_oneof![3 => -2..3_i64, 1 => i64::MIN + 1..=i64::MAX];
         let cell = (1..=METRIC_COUNT as u16, value);
         proptest::collection::vec(cell, 0..METRIC_COUNT).prop_map(|cells| {

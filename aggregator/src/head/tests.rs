@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::decode_all;
+use crate::query::recent::sum_up;
+use crate::query::step::Steps;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -356,6 +358,92 @@ fn a_slow_metric_is_known_from_when_it_was_read_and_a_fast_one_from_now() {
     let samples = head.samples(&gpu("a"), at(1_000_000), at(1_000_089));
     assert_eq!(samples.len(), 1);
     assert_eq!(samples[0].1.get(TEMPERATURE), Some(40));
+}
+
+/// Deliveries of a node's next ticks: now and then some of them late.
+fn deliveries() -> impl Strategy<Value = Vec<i64>> {
+    let part = (0..700_i64, 1..200_i64).prop_map(|(from, n)| (from..from + n).collect::<Vec<_>>());
+    let one = (0..900_i64).prop_map(|at| vec![at]);
+    let all = proptest::collection::vec(prop_oneof![3 => part, 1 => one], 1..8);
+    (all, proptest::bool::ANY).prop_map(|(parts, is_live)| {
+        let mut at = parts.concat();
+        if is_live {
+            at.sort_unstable();
+        }
+        at
+    })
+}
+
+proptest! {
+    /// Rows or columns, early or late: a head shows what was pushed, and seals what a chunk of the same samples is.
+    #[test]
+    fn what_was_pushed_is_shown_summed_up_and_sealed(
+        delivered in deliveries(),
+        extent in (0..900_i64, 0..900_i64),
+        step_s in prop_oneof![Just(60_u64), Just(600), Just(7)],
+    ) {
+        let base = stretch_start(1_000_000);
+        let at = |second: i64| Timestamp::from_secs(base + second);
+        let values = |second: i64| {
+            Values::default()
+                .with(POWER, second * 7919 % 600_000)
+                .with(TEMPERATURE, (second % 50 != 7).then_some(40))
+                .with(PROCESSES, (second % 10 == 0).then_some(second / 100))
+        };
+        let mut head = Head::default();
+        let mut expected = BTreeMap::new();
+        for second in delivered {
+            let arrival = Arrival { at: at(second), received_at: at(1000), group: Group(1), interval: SECOND };
+            head.push(&gpu("a"), arrival, &values(second));
+            expected.insert(at(second), values(second));
+        }
+        let all: Vec<_> = expected.into_iter().collect();
+        prop_assert_eq!(&head.samples(&gpu("a"), Timestamp(0), Timestamp(i64::MAX)), &all);
+
+        let extent = (at(extent.0), at(extent.1));
+        let steps = Steps::covering(extent.0, extent.1, Duration::from_secs(step_s));
+        for metric in [POWER, TEMPERATURE, PROCESSES] {
+            let is_in = |at: Timestamp| extent.0 <= at && at <= extent.1;
+            let points = all.iter().filter_map(|(at, values)| is_in(*at).then_some((*at, values.get(metric)?)));
+            let points: Vec<_> = points.collect();
+            prop_assert_eq!(&head.range(&gpu("a"), metric, extent.0, extent.1), &points);
+            if let Some(sums) = head.sums(&gpu("a"), metric, extent, &steps) {
+                let mut expected = Vec::new();
+                sum_up(&points, &steps, &mut expected);
+                prop_assert!(expected.len() <= steps.len());
+                prop_assert_eq!(sums, expected);
+            }
+        }
+
+        head.committed(Group(1), JournalPosition(1));
+        for sealed in head.take_sealable(at(5000)) {
+            let is_of = |at: Timestamp| sealed.stretch <= at && at < sealed.stretch + stretch::length(SECOND);
+            let samples: Vec<_> = all.iter().filter(|(at, _)| is_of(*at)).cloned().collect();
+            prop_assert_eq!((sealed.from, sealed.to), (samples[0].0, samples[samples.len() - 1].0));
+            prop_assert_eq!(sealed.blob, crate::chunk::encode(&samples, Profile::Exact).unwrap());
+        }
+    }
+}
+
+#[test]
+fn what_came_in_order_is_summed_up_where_it_lies() {
+    let base = stretch_start(1_000_000);
+    let mut head = Head::default();
+    // Live, and then what was missed before.
+    for at in (400..700).chain(0..400) {
+        push(&mut head, base + at, 1000 - at);
+    }
+    let at = |second: i64| Timestamp::from_secs(base + second);
+    let steps = Steps::window(at(699), Duration::from_hours(1));
+    let sums = head.sums(&gpu("a"), POWER, (at(0), at(699)), &steps);
+    let sums = sums.expect("nothing lies within anything else");
+    assert_eq!((sums.len(), sums[0].count), (1, 700));
+    assert_eq!((sums[0].min, sums[0].max), (base, base + 699));
+    // One that lies between others.
+    push(&mut head, base + 701, 0);
+    push(&mut head, base + 705, 0);
+    push(&mut head, base + 703, 3);
+    assert_eq!(head.sums(&gpu("a"), POWER, (at(0), at(705)), &steps), None);
 }
 
 proptest! {

@@ -13,7 +13,9 @@ use super::Line;
 use super::stream::Stream;
 use crate::chunk::Sample;
 use crate::query::Point;
+use crate::query::recent::Recent;
 use crate::query::select::{Filter, Place, Seat};
+use crate::query::step::Steps;
 use crate::store::NodeEvent;
 
 /// Changes of holder that are remembered here, because they may not be in the store yet. A commit carries all that came in
@@ -134,14 +136,16 @@ impl Line {
         former.retain(|seat| seated.insert(seat.uuid.clone()));
     }
 
-    /// One metric of some GPUs, of each what is not sealed yet or only just, ascending.
+    /// One metric of some GPUs, of each what is not sealed yet or only just, ascending; summed up where steps are given and
+    /// it can be.
     pub fn recent_of(
         &self,
         gpus: &[GpuUuid],
         metric: MetricId,
-        (from, to): (Timestamp, Timestamp),
-    ) -> Vec<Vec<Point>> {
-        let of_gpu = |gpu| self.head.range(gpu, metric, from, to);
+        extent: (Timestamp, Timestamp),
+        steps: Option<&Steps>,
+    ) -> Vec<Recent> {
+        let of_gpu = |gpu| self.head.recent(gpu, metric, extent, steps);
         gpus.iter().map(of_gpu).collect()
     }
 

@@ -92,6 +92,11 @@ impl<'a> Shelf<'a> {
         Ok(keep(&self.chunks, key, opened))
     }
 
+    /// What lies here already of a page of sums.
+    pub(super) fn lying(&self, page: Key) -> Arc<Vec<StoredRollup>> {
+        find(&self.rollups, page).unwrap_or_default()
+    }
+
     pub(super) async fn rollups(
         &self,
         step: Duration,

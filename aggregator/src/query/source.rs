@@ -14,6 +14,7 @@ use entrenar::unit::Timestamp;
 
 use super::bucket::Bucket;
 use super::budget::Budget;
+use super::recent::Recent;
 use super::shelf::{Key, Shelf, Stored, stocked};
 use super::step::Steps;
 use super::{Point, QueryError, Question};
@@ -39,8 +40,10 @@ pub enum Piece {
 pub struct Source<'a> {
     shelf: Arc<Shelf<'a>>,
     question: Question,
-    /// What the head has and was not shown yet, the latest first.
+    /// What the head has and was not shown yet, the latest first …
     head: Vec<Point>,
+    /// … or what that comes to: none of it lies where the store has samples.
+    head_sums: Vec<Bucket>,
     from: Timestamp,
     page: Duration,
     is_over: bool,
@@ -60,15 +63,20 @@ impl<'a> Source<'a> {
     pub fn new(store: &'a dyn Store, question: Question, head: Vec<Point>) -> Self {
         let metrics = [question.metric].into();
         let shelf = Shelf::new(store, question.gpu.clone(), metrics);
-        Self::of(Arc::new(shelf), question, head)
+        Self::of(Arc::new(shelf), question, Recent::Points(head))
     }
 
     /// The same, of a GPU of which other metrics are read beside this one.
-    fn of(shelf: Arc<Shelf<'a>>, question: Question, mut head: Vec<Point>) -> Self {
+    fn of(shelf: Arc<Shelf<'a>>, question: Question, head: Recent) -> Self {
+        let (mut head, head_sums) = match head {
+            Recent::Points(points) => (points, Vec::new()),
+            Recent::Sums(sums) => (Vec::new(), sums),
+        };
         head.reverse();
         Self {
             shelf,
             head,
+            head_sums,
             from: question.from,
             page: PAGE,
             is_over: question.to < question.from,
@@ -201,6 +209,8 @@ impl<'a> Source<'a> {
             points.extend(read);
         }
         points.extend(recent);
+        budget.read(self.head_sums.len())?;
+        sums.append(&mut self.head_sums);
         self.weave(in_order(points), sums);
         Ok(())
     }
@@ -339,7 +349,7 @@ pub fn side_by_side<'a>(
         };
         let point = |(at, values): &Sample| Some((*at, values.get(*metric)?));
         let head = recent.iter().filter_map(point).collect();
-        Source::of(Arc::clone(&shelf), question, head)
+        Source::of(Arc::clone(&shelf), question, Recent::Points(head))
     };
     metrics.iter().map(of_metric).collect()
 }
@@ -364,35 +374,90 @@ pub fn n_at_once((from, to): (Timestamp, Timestamp), steps: &Steps) -> usize {
     (gpu_hours / hours).clamp(1, gpus) as usize
 }
 
-/// One metric of some GPUs, to be folded into these steps: the first page of all of them is read at once. `recent` is what
-/// the head has of each between the two instants, both included, asked before.
-pub async fn of_many<'a>(
+/// Some GPUs' series of one metric, as they are to be read.
+#[derive(Clone, Copy)]
+pub struct Fleet<'q> {
+    pub gpus: &'q [GpuUuid],
+    pub metric: MetricId,
+    /// Both included.
+    pub extent: (Timestamp, Timestamp),
+    /// Into which they will be folded …
+    pub steps: &'q Steps,
+    /// … whoever held a GPU when.
+    pub is_whole: bool,
+}
+
+impl Fleet<'_> {
+    /// Whether what the head has may come summed up: it must be in the same page as all that is stored.
+    fn may_be_summed(&self) -> bool {
+        let is_page = |step| self.extent.1.since(self.extent.0) < step * (PAGE_STEPS - 1);
+        self.is_whole && sums_of(self.steps).is_some_and(is_page)
+    }
+
+    /// The first page of all is read at once. `recent`: of each what the head has of this time, asked before.
+    async fn read<'a>(
+        &self,
+        store: &'a dyn Store,
+        recent: Vec<Recent>,
+    ) -> Result<Vec<Read<'a>>, QueryError> {
+        let question = |gpu: &GpuUuid| Question {
+            gpu: gpu.clone(),
+            metric: self.metric,
+            from: self.extent.0,
+            to: self.extent.1,
+        };
+        let Some(first) = self.gpus.first() else {
+            return Ok(Vec::new());
+        };
+        let first = Source::new(store, question(first), Vec::new());
+        let first = first.in_steps(self.steps, Vec::new());
+        let page = Key {
+            from: first.from,
+            to: first.page_end(),
+            step: first.step,
+        };
+        let shelves = stocked(store, self.gpus, self.metric, page).await?;
+        let all = self.gpus.iter().zip(shelves).zip(recent);
+        let read = |((gpu, shelf), head): ((_, Shelf<'a>), Recent)| Read {
+            is_crossed: head.crosses(&shelf.lying(page)),
+            source: Source::of(Arc::new(shelf), question(gpu), head),
+        };
+        Ok(all.map(read).collect())
+    }
+}
+
+struct Read<'a> {
+    source: Source<'a>,
+    /// What the head has comes summed up, and the store has something of the same time.
+    is_crossed: bool,
+}
+
+/// One metric of some GPUs, in their order. `head` tells what the head has of these GPUs between the two instants, summed up
+/// where steps are given and it can be; it is asked before the store is.
+pub async fn of_many<'a, E, F>(
     store: &'a dyn Store,
-    gpus: &[GpuUuid],
-    metric: MetricId,
-    (from, to): (Timestamp, Timestamp),
-    steps: &Steps,
-    recent: Vec<Vec<Point>>,
-) -> Result<Vec<Source<'a>>, QueryError> {
-    let question = |gpu: &GpuUuid| Question {
-        gpu: gpu.clone(),
-        metric,
-        from,
-        to,
-    };
-    let Some(first) = gpus.first() else {
-        return Ok(Vec::new());
-    };
-    let first = Source::new(store, question(first), Vec::new()).in_steps(steps, Vec::new());
-    let page = Key {
-        from: first.from,
-        to: first.page_end(),
-        step: first.step,
-    };
-    let shelves = stocked(store, gpus, metric, page).await?;
-    let sources = gpus.iter().zip(shelves).zip(recent);
-    let source = |((gpu, shelf), head)| Source::of(Arc::new(shelf), question(gpu), head);
-    Ok(sources.map(source).collect())
+    fleet: Fleet<'_>,
+    head: impl Fn(Vec<GpuUuid>, Option<Steps>) -> F,
+) -> Result<Vec<Source<'a>>, E>
+where
+    E: From<QueryError>,
+    F: Future<Output = Result<Vec<Recent>, E>>,
+{
+    let summed = fleet.may_be_summed().then_some(*fleet.steps);
+    let recent = head(fleet.gpus.to_vec(), summed).await?;
+    let mut read = fleet.read(store, recent).await?;
+    let crossed = (0..read.len()).filter(|place| read[*place].is_crossed);
+    let crossed: Vec<usize> = crossed.collect();
+    if !crossed.is_empty() {
+        let gpus: Vec<GpuUuid> = crossed.iter().map(|at| fleet.gpus[*at].clone()).collect();
+        let recent = head(gpus.clone(), None).await?;
+        let gpus = &gpus;
+        let again = Fleet { gpus, ..fleet }.read(store, recent).await?;
+        for (place, again) in crossed.into_iter().zip(again) {
+            read[place] = again;
+        }
+    }
+    Ok(read.into_iter().map(|read| read.source).collect())
 }
 
 /// Sums of which step may stand for samples in these steps.

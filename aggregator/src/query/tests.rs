@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::function::Function;
-use super::source::{of_many, side_by_side};
+use super::source::{Fleet, of_many, side_by_side};
 use super::*;
 use crate::head::{Arrival, Group, Head};
 use crate::store::{Flush, JournalEntry, JournalPosition, MemoryStore, SqliteStore, StoreResult};
@@ -180,19 +180,31 @@ impl<S: Store> Line<S> {
     }
 }
 
+/// Some GPUs, as the web side asks for them.
+async fn many<'a>(store: &'a impl Store, head: &Head, fleet: Fleet<'_>) -> Vec<Source<'a>> {
+    let (metric, extent) = (fleet.metric, fleet.extent);
+    let recent = async |gpus: Vec<GpuUuid>, steps: Option<Steps>| {
+        let of_gpu = |gpu| head.recent(gpu, metric, extent, steps.as_ref());
+        Ok::<_, QueryError>(gpus.iter().map(of_gpu).collect())
+    };
+    of_many(store, fleet, recent).await.unwrap()
+}
+
 impl<S: Store> Line<S> {
     /// The mean and the number of samples in the hour up to an instant; `None`: there are none.
     async fn ask_window(&self, end: Timestamp) -> Option<(f64, u64)> {
         let metric = by_name("power_watts").unwrap();
         let window = Steps::window(end, Duration::from_hours(1));
         let extent = (window.from(), window.to());
-        let gpus = ["GPU-0".into(), gpu()];
-        let recent = gpus.iter();
-        let recent = recent.map(|gpu| self.head.range(gpu, metric.id, extent.0, extent.1));
-        let recent = recent.collect();
-        let sources = of_many(&self.store, &gpus, metric.id, extent, &window, recent);
+        let fleet = Fleet {
+            gpus: &["GPU-0".into(), gpu()],
+            metric: metric.id,
+            extent,
+            steps: &window,
+            is_whole: true,
+        };
         let mut found = Vec::new();
-        for source in sources.await.unwrap() {
+        for source in many(&self.store, &self.head, fleet).await {
             let mut told = None;
             let over = |_, step: &Closed| {
                 let mean = Function::Mean.value(metric, step).unwrap();

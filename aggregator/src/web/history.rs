@@ -16,7 +16,7 @@ use crate::query::Question;
 use crate::query::function::Function;
 use crate::query::holding::Holding;
 use crate::query::select::{Filter, Seat};
-use crate::query::source::{Source, of_many as of_many_gpus, side_by_side};
+use crate::query::source::{Fleet, Source, of_many as of_many_gpus, side_by_side};
 use crate::query::step::Steps;
 use crate::store::NodeEvent;
 
@@ -51,23 +51,20 @@ pub(super) async fn source<'a>(
     Ok(Source::new(web.store.as_ref(), question, recent))
 }
 
-/// One metric of some GPUs, to be folded into these steps.
-pub(super) async fn of_many<'a>(
-    web: &'a Web,
-    seats: &[&Seat],
-    metric: &Metric,
-    extent: (Timestamp, Timestamp),
-    steps: &Steps,
-) -> Answer<Vec<Source<'a>>> {
-    let gpus: Vec<GpuUuid> = seats.iter().map(|seat| seat.uuid.clone()).collect();
-    let metric = metric.id;
-    let mut recent = Vec::with_capacity(gpus.len());
-    for asked in gpus.chunks(RECENT_AT_ONCE) {
-        let asked = asked.to_vec();
-        let asking = (web.line).ask(move |line| line.recent_of(&asked, metric, extent));
-        recent.extend(asking.await?);
-    }
-    Ok(of_many_gpus(web.store.as_ref(), &gpus, metric, extent, steps, recent).await?)
+/// One metric of some GPUs, to be folded into steps.
+pub(super) async fn of_many<'a>(web: &'a Web, fleet: Fleet<'_>) -> Answer<Vec<Source<'a>>> {
+    let (metric, extent) = (fleet.metric, fleet.extent);
+    let recent = async |gpus: Vec<GpuUuid>, steps: Option<Steps>| {
+        let mut recent = Vec::with_capacity(gpus.len());
+        for asked in gpus.chunks(RECENT_AT_ONCE) {
+            let asked = asked.to_vec();
+            let asking = (web.line)
+                .ask(move |line| line.recent_of(&asked, metric, extent, steps.as_ref()));
+            recent.extend(asking.await?);
+        }
+        Ok(recent)
+    };
+    of_many_gpus(web.store.as_ref(), fleet, recent).await
 }
 
 /// Some metrics of one GPU, to be read side by side.

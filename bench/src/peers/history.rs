@@ -17,7 +17,7 @@ use crate::fleet::NodeTicks;
 /// Chunks in one commit.
 const COMMIT_CHUNKS: usize = 512;
 
-/// What some nodes have, up to now.
+/// What some nodes have.
 pub struct History {
     /// Their numbers.
     pub nodes: Range<u32>,
@@ -25,10 +25,14 @@ pub struct History {
     pub length: Duration,
 }
 
-/// Fills a database.
-pub async fn fill(database: &Path, histories: &[History], reels: &[NodeTicks]) -> Result<()> {
+/// Fills a database, up to an instant.
+pub async fn fill(
+    database: &Path,
+    histories: &[History],
+    to: Timestamp,
+    reels: &[NodeTicks],
+) -> Result<()> {
     let store = SqliteStore::open(database).await?;
-    let to = now();
     let mut sealed = Vec::new();
     for history in histories {
         for number in history.nodes.clone() {
@@ -49,7 +53,7 @@ pub async fn fill(database: &Path, histories: &[History], reels: &[NodeTicks]) -
     }
     commit(&store, &mut sealed).await?;
     // As the aggregator's own maintenance would have done by now, minute by minute.
-    store.compact(to).await?;
+    store.compact(now()).await?;
     store.close().await;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use entrenar::clock::now;
 use entrenar::unit::Timestamp;
 
 use super::api;
@@ -41,8 +42,14 @@ const NODE_HISTORY: Duration = Duration::from_mins(6 * 60 + 10);
 const FLEET_HISTORY: Duration = Duration::from_mins(70);
 /// A node beyond the fleet, which was sampled as the peers' is.
 const SLOW_NODE: u32 = AGENTS;
-/// Long enough for every agent to have reported, and for commits to follow one another.
-const WARM_UP: Duration = Duration::from_secs(20);
+/// History that is not stored when agents connect: with the time that it takes to write the rest, as long as a stretch, so that
+/// open stretches are as full as on any day.
+const OPEN: Duration = Duration::from_mins(11);
+/// Seconds in which agents deliver it, and how long we wait for that.
+const BACKLOG_S: u32 = 96;
+const BACKLOG_WITHIN: Duration = Duration::from_mins(8);
+/// Long enough for stretches that are over to be sealed, and their sums to be laid together.
+const WARM_UP: Duration = Duration::from_mins(2);
 const PUSHED_WITHIN: Duration = Duration::from_mins(8);
 
 /// A question to us and to them, and its goals in milliseconds.
@@ -166,7 +173,7 @@ pub fn run() -> Result<()> {
     section.say(format!(
         "CPU of the server's process a question, less what it spends without one, over questions asked one after the other for 4 s, \
          a connection each; their median wall time. Ours: {} GPUs that report {} metrics at 1 Hz meanwhile, with {} min of \
-         stored history at 1 s each, and {} h of the first node; one more node has {} h at {STEP_S} s. The peers take in nothing meanwhile, and hold {} metrics of the \
+         history at 1 s each, the last stretch of each open, and {} h of the first node; one more node has {} h at {STEP_S} s. The peers take in nothing meanwhile, and hold {} metrics of the \
          {} GPUs for 1 h and all {} of the first node for 6 h, at {STEP_S} s, brought by remote write and counted; \
          VictoriaMetrics is asked not to answer from its cache of results (`nocache=1`).",
         AGENTS * 8,
@@ -238,7 +245,9 @@ fn our_own() -> Result<(Names, Vec<Cost>)> {
         history(SLOW_NODE..SLOW_NODE + 1, step, NODE_HISTORY),
     ];
     let database = dir.path().join("entrenar.db");
-    runtime.block_on(history::fill(&database, &histories, &reels))?;
+    // The last stretches come from the agents' spools: a stretch is not stored before it is over.
+    let to = now() - OPEN;
+    runtime.block_on(history::fill(&database, &histories, to, &reels))?;
     let name = |number| {
         let (reel, copy) = orders::reel_of(number, reels.len());
         labels::uuid(copy, &reels[reel].gpus[0])
@@ -257,7 +266,14 @@ fn our_own() -> Result<(Names, Vec<Cost>)> {
         nodes: NODES,
         ticks: OUR_TICKS,
     };
-    let load = Generator::start_as(SUBCOMMAND, &Load::Agents(plan, Backlog::default()))?;
+    let records = now().since(to).as_secs() as u32;
+    let backlog = Backlog {
+        records,
+        records_a_second: records.div_ceil(BACKLOG_S),
+        end_ms: None,
+    };
+    let mut load = Generator::start_as(SUBCOMMAND, &Load::Agents(plan, backlog))?;
+    load.settle(BACKLOG_WITHIN)?;
     sleep(WARM_UP);
     let usage = || server.usage();
     let address = server.address("http")?;
@@ -277,7 +293,7 @@ fn of_peer(kind: Kind, names: &Names) -> Result<Vec<Cost>> {
     let dir = tempfile::tempdir_in("target")?;
     let peer = Peer::start(kind, dir.path(), None)?;
     let theirs = Theirs {
-        end: Timestamp(entrenar::clock::now().0 / 1000 * 1000),
+        end: Timestamp(now().0 / 1000 * 1000),
         uuid: names.fast.clone(),
     };
     fill(&peer, theirs.end)?;

@@ -264,12 +264,15 @@ impl<S: Store> Center<S> {
     async fn at_an_instant(&self, (metric, function): Asked, window: Steps) -> Vec<Told> {
         let extent = (window.from(), window.to());
         let gpus: Vec<_> = (0..GPUS).map(uuid).collect();
-        let recent = gpus.iter();
-        let recent = recent.map(|gpu| self.head.range(gpu, metric.id, extent.0, extent.1));
-        let recent = recent.collect();
-        let sources = of_many(&self.store, &gpus, metric.id, extent, &window, recent);
+        let fleet = super::Fleet {
+            gpus: &gpus,
+            metric: metric.id,
+            extent,
+            steps: &window,
+            is_whole: true,
+        };
         let mut all = Vec::new();
-        for source in sources.await.unwrap() {
+        for source in many(&self.store, &self.head, fleet).await {
             let mut told = vec![None];
             let over = |_, step: &Closed| told[step.place] = function.value(metric, step);
             fold(vec![source], window, &mut Budget::default(), over)

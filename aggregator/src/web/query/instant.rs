@@ -127,7 +127,7 @@ async fn past(
     let is_asked = |seat: &&Seat| asked.job.is_none() || asked.job.as_deref() == job_of(seat);
     let seats = seats.iter().filter(is_asked).collect();
     let extent = (window.from(), window.to());
-    let mut rest = Reading::new(web, asked.metric, extent, window, seats).await?;
+    let mut rest = Reading::new(web, asked.metric, extent, window, seats, true).await?;
     let mut all = Vec::new();
     while let Some((place, seat, source)) = rest.next().await? {
         let mut last = None;

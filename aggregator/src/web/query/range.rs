@@ -88,7 +88,8 @@ async fn bands(
     };
     let mut budget = Budget::default();
     let mut grid = Grid::new(asked.aggregate, steps.len());
-    let mut rest = Reading::new(web, asked.metric, extent, steps, seats.iter().collect()).await?;
+    let all = seats.iter().collect();
+    let mut rest = Reading::new(web, asked.metric, extent, steps, all, !needs_holders).await?;
     while let Some((place, seat, source)) = rest.next().await? {
         grid.next_gpu(place);
         let n_before = grid.len();

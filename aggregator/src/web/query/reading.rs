@@ -7,7 +7,7 @@ use entrenar::metric::Metric;
 use entrenar::unit::Timestamp;
 
 use crate::query::select::Seat;
-use crate::query::source::{Source, n_at_once};
+use crate::query::source::{Fleet, Source, n_at_once};
 use crate::query::step::Steps;
 use crate::web::Web;
 use crate::web::api::Answer;
@@ -19,6 +19,7 @@ pub(super) struct Reading<'a> {
     metric: &'static Metric,
     extent: (Timestamp, Timestamp),
     steps: Steps,
+    is_whole: bool,
     seats: IntoIter<Placed<'a>>,
     ready: VecDeque<(Placed<'a>, Source<'a>)>,
 }
@@ -27,13 +28,14 @@ pub(super) struct Reading<'a> {
 type Placed<'a> = (usize, &'a Seat);
 
 impl<'a> Reading<'a> {
-    /// `extent`: what must be read for the steps.
+    /// `extent`: what must be read for the steps. `is_whole`: it does not matter who held a GPU when.
     pub(super) async fn new(
         web: &'a Web,
         metric: &'static Metric,
         extent: (Timestamp, Timestamp),
         steps: Steps,
         seats: Vec<&'a Seat>,
+        is_whole: bool,
     ) -> Answer<Self> {
         let mut seats: Vec<Placed<'a>> = seats.into_iter().enumerate().collect();
         if seats.len() > n_at_once(extent, &steps) {
@@ -46,6 +48,7 @@ impl<'a> Reading<'a> {
             metric,
             extent,
             steps,
+            is_whole,
             seats: seats.into_iter(),
             ready: VecDeque::new(),
         })
@@ -57,9 +60,15 @@ impl<'a> Reading<'a> {
         if self.ready.is_empty() {
             let n = n_at_once(self.extent, &self.steps);
             let batch: Vec<Placed<'a>> = self.seats.by_ref().take(n).collect();
-            let (metric, steps) = (self.metric, &self.steps);
-            let seats: Vec<&Seat> = batch.iter().map(|(_, seat)| *seat).collect();
-            let sources = history::of_many(self.web, &seats, metric, self.extent, steps).await?;
+            let gpus: Vec<_> = batch.iter().map(|(_, seat)| seat.uuid.clone()).collect();
+            let fleet = Fleet {
+                gpus: &gpus,
+                metric: self.metric.id,
+                extent: self.extent,
+                steps: &self.steps,
+                is_whole: self.is_whole,
+            };
+            let sources = history::of_many(self.web, fleet).await?;
             self.ready = batch.into_iter().zip(sources).collect();
         }
         let next = self.ready.pop_front();

@@ -1,0 +1,187 @@
+//! Samples in ascending order: those of the last minute row by row, older ones in blocks of columns.
+
+use std::time::Duration;
+
+use entrenar::gpu::Values;
+use entrenar::metric::MetricId;
+use entrenar::unit::Timestamp;
+
+use super::block::{Bits, Block, MAX_ROWS};
+use super::rows::Rows;
+use crate::chunk::stretch;
+use crate::query::Point;
+
+/// A block is of so many ticks, counted from the beginning of the stretch: stretches of different GPUs begin at different
+/// times, and so their blocks are not all packed at the same one.
+const TICKS_A_BLOCK: u32 = 60;
+
+/// Fewer rows than this wait for the next block, unless that gets too many.
+const LEAST_ROWS: usize = 4;
+
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// Later than all, in milliseconds from the start of the stretch; 0 for none.
+    end: u32,
+    /// How long a block is.
+    block_ms: u32,
+    blocks: Vec<Block>,
+    /// Of the rows, in milliseconds from the start of the stretch.
+    offsets: Vec<u32>,
+    rows: Rows,
+}
+
+impl Run {
+    /// None yet. `length`: of the stretch.
+    pub(super) fn new(length: Duration) -> Self {
+        let tick_ms = length.as_millis() as u32 / stretch::TICKS;
+        Self {
+            end: 0,
+            block_ms: (tick_ms * TICKS_A_BLOCK).max(1),
+            blocks: Vec::new(),
+            offsets: Vec::new(),
+            rows: Rows::default(),
+        }
+    }
+
+    /// Later than all, in milliseconds from the start of the stretch; 0 for none.
+    pub(super) const fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// When the first was; as for none, where there is none.
+    pub(super) fn first(&self) -> u32 {
+        let of_block = self.blocks.first().map(|block| block.first);
+        of_block.or(self.offsets.first().copied()).unwrap_or(0)
+    }
+
+    /// Adds a sample that is later than all.
+    pub(super) fn push(&mut self, offset: u32, values: &Values) {
+        let is_next = self.end.saturating_sub(1) / self.block_ms != offset / self.block_ms;
+        let n_rows = self.offsets.len();
+        if n_rows == MAX_ROWS || is_next && n_rows >= LEAST_ROWS {
+            self.blocks.reserve_exact(1);
+            self.blocks.push(Block::of(&self.offsets, &self.rows));
+            self.offsets.clear();
+            self.rows.clear();
+        }
+        self.rows.push(values);
+        if self.offsets.capacity() == 0 {
+            self.offsets.reserve_exact(MAX_ROWS);
+        }
+        self.offsets.push(offset);
+        self.end = offset.saturating_add(1);
+    }
+
+    pub(super) fn contains(&self, offset: u32) -> bool {
+        let is_here = || {
+            let next = self.blocks.partition_point(|block| block.last < offset);
+            let in_block = |block: &Block| block.contains(offset);
+            self.blocks.get(next).is_some_and(in_block)
+                || self.offsets.binary_search(&offset).is_ok()
+        };
+        offset < self.end && is_here()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.blocks.iter().map(Block::len).sum::<usize>() + self.offsets.len()
+    }
+
+    /// Metrics that any of the latest samples has.
+    pub(super) fn n_series(&self) -> usize {
+        let before = self.blocks.last().map_or(0, Block::n_series);
+        before.max(self.rows.n_series())
+    }
+
+    /// When each sample was, in milliseconds from the start of the stretch.
+    pub(super) fn offsets(&self) -> Vec<u32> {
+        let mut offsets = Vec::with_capacity(self.len());
+        for block in &self.blocks {
+            let mut times = [0; MAX_ROWS];
+            offsets.extend(block.offsets(&mut times).iter().map(|time| *time as u32));
+        }
+        offsets.extend_from_slice(&self.offsets);
+        offsets
+    }
+
+    /// Shows every value with the number of its sample.
+    pub(super) fn each(&self, mut show: impl FnMut(usize, MetricId, i64)) {
+        let mut first = 0;
+        for block in &self.blocks {
+            block.each(|row, metric, value| show(first + row, metric, value));
+            first += block.len();
+        }
+        self.rows
+            .each(|row, metric, value| show(first + row, metric, value));
+    }
+
+    /// Appends one metric's value of each sample.
+    pub(super) fn column(&self, metric: MetricId, column: &mut Vec<Option<i64>>) {
+        for block in &self.blocks {
+            let mut values = [0; MAX_ROWS];
+            let before = column.len();
+            column.resize(before + block.len(), None);
+            if let Some((rows, values)) = block.values(metric, &mut values) {
+                for (row, value) in Bits(rows).zip(values) {
+                    column[before + row] = Some(*value);
+                }
+            }
+        }
+        let before = column.len();
+        column.resize(before + self.offsets.len(), None);
+        self.rows.each_of(metric, |row, value| {
+            column[before + row] = Some(value);
+        });
+    }
+
+    /// Shows one metric's values between two instants, both included, ascending and some dozens at a time. `start`: of the
+    /// stretch.
+    pub(super) fn each_of(
+        &self,
+        metric: MetricId,
+        start: Timestamp,
+        (from, to): (Timestamp, Timestamp),
+        mut show: impl FnMut(&[Point]),
+    ) {
+        let at = |offset: i64| Timestamp(start.0 + offset);
+        let mut show = |some: &[Point]| {
+            let begin = some.partition_point(|(at, _)| *at < from);
+            let end = some.partition_point(|(at, _)| *at <= to);
+            if begin < end {
+                show(&some[begin..end]);
+            }
+        };
+        let mut points = [(Timestamp(0), 0); MAX_ROWS];
+        for block in &self.blocks {
+            if at(block.last.into()) < from || to < at(block.first.into()) {
+                continue;
+            }
+            let mut values = [0; MAX_ROWS];
+            let Some((rows, values)) = block.values(metric, &mut values) else {
+                continue;
+            };
+            let mut times = [0; MAX_ROWS];
+            let times = block.offsets(&mut times);
+            if values.len() == times.len() {
+                let both = times.iter().zip(values).zip(&mut points);
+                both.for_each(|((time, value), point)| *point = (at(*time), *value));
+            } else {
+                let both = Bits(rows).zip(values).zip(&mut points);
+                both.for_each(|((row, value), point)| *point = (at(times[row]), *value));
+            }
+            show(&points[..values.len()]);
+        }
+        let mut n = 0;
+        self.rows.each_of(metric, |row, value| {
+            points[n] = (at(self.offsets[row].into()), value);
+            n += 1;
+        });
+        show(&points[..n]);
+    }
+
+    /// Memory that it holds beside itself.
+    pub(super) fn n_bytes(&self) -> usize {
+        let blocks = self.blocks.capacity() * size_of::<Block>();
+        let packed: usize = self.blocks.iter().map(Block::n_bytes).sum();
+        blocks + packed + self.offsets.capacity() * size_of::<u32>() + self.rows.bytes()
+    }
+}
