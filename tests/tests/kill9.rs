@@ -1,21 +1,23 @@
-//! The aggregator is killed twenty times under load; no sample between the first and the last durable one is missing,
-//! doubled or changed.
-
-use std::collections::BTreeMap;
-use std::path::Path;
+//! The aggregator is killed twenty times under load, and its Postgres with it now and then; no sample between the first and
+//! the last durable one is missing, doubled or changed.
 
 use entrenar::gpu::{GpuInfo, GpuUuid, Values};
 use entrenar::metric::{self, METRIC_COUNT};
 use entrenar::report::{Batch, Body, Hello, Inventory, Record, StreamId, Tick};
 use entrenar::unit::Timestamp;
 use entrenar_aggregator::query::{self, Budget, Question};
-use entrenar_aggregator::store::{JournalEntry, JournalPosition, SqliteStore, Store};
+use entrenar_aggregator::store::postgres::Address;
+use entrenar_aggregator::store::{
+    JournalEntry, JournalPosition, PostgresStore, SqliteStore, Store, StoreError,
+};
 use entrenar_proto::wire::agent_message::What;
 use entrenar_proto::wire::aggregator_message::What as Answer;
 use entrenar_proto::wire::telemetry_client::TelemetryClient;
 use entrenar_proto::wire::{AgentMessage, AggregatorMessage};
 use entrenar_proto::{RangeSet, convert, decode_record, encode_record};
 use entrenar_tests::process::Server;
+use private_postgres::Cluster;
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -162,24 +164,53 @@ impl Sender {
     }
 }
 
-fn aggregator(dir: &Path) -> Server {
-    let data = dir.display().to_string();
-    Server::start(
-        "entrenar-aggregator",
-        &[
-            "--data-dir",
-            &data,
-            "--http",
-            "127.0.0.1:0",
-            "--grpc",
-            "127.0.0.1:0",
-        ],
-    )
+/// `place`: where it keeps its data, as its command line says it.
+fn aggregator(place: &[&str]) -> Server {
+    let addresses = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+    Server::start("entrenar-aggregator", &[place, &addresses].concat())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_under_load_lose_double_and_change_nothing_that_was_durable() {
     let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().display().to_string();
+    let senders = killed_again_and_again(&["--data-dir", &data], |_| {}).await;
+    let store = SqliteStore::open(&dir.path().join("entrenar.db")).await;
+    oracle(&store.expect("opens after kill -9"), &senders).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_neither_twenty_kills_nor_crashes_of_the_database_lose_anything() {
+    let Some(cluster) = Cluster::durable() else {
+        return;
+    };
+    let database = cluster.database().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().display().to_string();
+    let place = ["--database-url", &database.url, "--data-dir", &data];
+    let senders = killed_again_and_again(&place, |life| {
+        if life % 4 == 3 {
+            cluster.stop();
+            cluster.start();
+        }
+    })
+    .await;
+    let address = Address::parse(&database.url).expect("our own URL");
+    let store = loop {
+        match PostgresStore::open(&address).await {
+            Ok(store) => break store,
+            // The server has not let go of the one that was killed yet.
+            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    oracle(&store, &senders).await;
+    store.close().await;
+}
+
+/// Many short lives, each ended in the midst of it, and then one in which everything is delivered. `before`: what else
+/// happens at the end of one.
+async fn killed_again_and_again(place: &[&str], before: impl Fn(usize)) -> Vec<Sender> {
     let mut senders: Vec<Sender> = (1..=STREAMS)
         .map(|stream| Sender {
             stream,
@@ -188,7 +219,7 @@ async fn twenty_kills_under_load_lose_double_and_change_nothing_that_was_durable
         })
         .collect();
     for life in 0..KILLS {
-        let server = aggregator(dir.path());
+        let server = aggregator(place);
         let url = format!("http://{}", server.grpc);
         let mut lives = tokio::task::JoinSet::new();
         for mut sender in senders.drain(..) {
@@ -203,11 +234,12 @@ async fn twenty_kills_under_load_lose_double_and_change_nothing_that_was_durable
             });
         }
         senders = lives.join_all().await;
+        before(life);
         kill(server);
     }
 
     // The last life: everything that is missing comes again, and is kept.
-    let server = aggregator(dir.path());
+    let server = aggregator(place);
     let url = format!("http://{}", server.grpc);
     for sender in &mut senders {
         let mut answers = sender.speak(&url).await.expect("connected");
@@ -216,7 +248,7 @@ async fn twenty_kills_under_load_lose_double_and_change_nothing_that_was_durable
         }
     }
     kill(server);
-    oracle(dir.path(), &senders).await;
+    senders
 }
 
 /// As `kill -9` does.
@@ -224,12 +256,9 @@ fn kill(server: Server) {
     drop(server);
 }
 
-/// Reads everything back from the files alone.
-async fn oracle(dir: &Path, senders: &[Sender]) {
-    let store = SqliteStore::open(&dir.join("entrenar.db"))
-        .await
-        .expect("opens after kill -9");
-    let (journalled, n_repeated) = journal(&store).await;
+/// Reads everything back from the database alone.
+async fn oracle(store: &dyn Store, senders: &[Sender]) {
+    let (journalled, n_repeated) = journal(store).await;
     assert_eq!(n_repeated, 0, "the journal holds a record twice");
     let mut n_samples = 0;
     for sender in senders {
@@ -246,7 +275,7 @@ async fn oracle(dir: &Path, senders: &[Sender]) {
                     from: start(),
                     to: time_of(sender.next),
                 };
-                let points = query::series(&store, &question, head, &mut Budget::default())
+                let points = query::series(store, &question, head, &mut Budget::default())
                     .await
                     .expect("read");
                 let expected: Vec<_> = (1..sender.next)
@@ -272,7 +301,7 @@ async fn oracle(dir: &Path, senders: &[Sender]) {
 type Rows = BTreeMap<u64, BTreeMap<u64, Vec<Values>>>;
 
 /// What the journal still holds, by stream and number; and how many records it holds twice.
-async fn journal(store: &SqliteStore) -> (Rows, usize) {
+async fn journal(store: &dyn Store) -> (Rows, usize) {
     let mut rows = Rows::new();
     let (mut after, mut n_repeated) = (JournalPosition(0), 0);
     loop {

@@ -34,11 +34,44 @@ fn take_longer(bytes: &mut &[u8]) -> Option<u64> {
         return take_any(bytes);
     }
     *bytes = &bytes[ends.trailing_zeros() as usize / 8 + 1..];
-    // Everything up to the end of the first number; then groups of 7 bits are pushed together, two by two.
-    let sevens = word & (ends ^ (ends - 1)) & !HIGH_BITS;
+    // Everything up to the end of the first number.
+    Some(gathered(word & (ends ^ (ends - 1))))
+}
+
+/// The number whose bytes these are: groups of 7 bits are pushed together, two by two.
+#[inline]
+const fn gathered(bytes: u64) -> u64 {
+    let sevens = bytes & !HIGH_BITS;
     let twice = sevens & 0x007f_007f_007f_007f | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
     let fourfold = twice & 0x0000_3fff_0000_3fff | (twice & 0x3fff_0000_3fff_0000) >> 2;
-    Some(fourfold & 0x0fff_ffff | (fourfold & 0x0fff_ffff_0000_0000) >> 4)
+    fourfold & 0x0fff_ffff | (fourfold & 0x0fff_ffff_0000_0000) >> 4
+}
+
+/// Takes some numbers off the front; `None` as [`take`], of whichever of them. All at once where they take eight bytes
+/// together at most.
+#[inline]
+pub(crate) fn take_some<const N: usize>(bytes: &mut &[u8]) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    if let Some(word) = bytes.first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let all_ends = !word & HIGH_BITS;
+        let before_last = (1..N).fold(all_ends, |ends, _| ends & ends.wrapping_sub(1));
+        if before_last != 0 {
+            let (mut ends, mut begin) = (all_ends, 0);
+            for number in &mut numbers {
+                let end = ends.trailing_zeros() + 1;
+                ends &= ends - 1;
+                *number = gathered(word >> begin & u64::MAX >> (u64::BITS - (end - begin)));
+                begin = end;
+            }
+            *bytes = &bytes[begin as usize / 8..];
+            return Some(numbers);
+        }
+    }
+    for number in &mut numbers {
+        *number = take(bytes)?;
+    }
+    Some(numbers)
 }
 
 /// Set in every byte of a number but its last.
@@ -135,4 +168,34 @@ pub(crate) const fn zigzag(value: i64) -> u64 {
 /// The inverse of [`zigzag`].
 pub(crate) const fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn some_at_once_are_as_one_by_one(
+            numbers in proptest::collection::vec((0..=64_u32, proptest::num::u64::ANY), 0..12),
+            cut in 0..8_usize,
+        ) {
+            let mut bytes = Vec::new();
+            let numbers = numbers.into_iter().map(|(bits, n)| n.checked_shr(bits).unwrap_or(0));
+            numbers.for_each(|number| put(&mut bytes, number));
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            let (mut one, mut four) = (bytes.as_slice(), bytes.as_slice());
+            loop {
+                let singly: Option<Vec<u64>> = (0..4).map(|_| take(&mut one)).collect();
+                let together = take_some::<4>(&mut four);
+                prop_assert_eq!(together.map(Vec::from), singly.clone());
+                if singly.is_none() {
+                    break;
+                }
+                prop_assert_eq!(one, four);
+            }
+        }
+    }
 }

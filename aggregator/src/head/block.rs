@@ -4,9 +4,11 @@
 //! and one metric of them is read many times faster.
 
 use entrenar::metric::{METRIC_COUNT, MetricId};
+use entrenar::unit::Timestamp;
 
 use super::numbers;
 use super::rows::Rows;
+use crate::query::Point;
 
 /// Most rows of a block: which of them have a metric fits in one word.
 pub(super) const MAX_ROWS: usize = u64::BITS as usize;
@@ -119,6 +121,20 @@ impl Block {
         let before = present & ((1 << slot) - 1);
         let (mask, n) = self.column(1 + before.count_ones() as usize, values);
         Some((mask, &values[..n]))
+    }
+
+    /// Shows one metric's values, ascending. `start`: of the stretch.
+    pub(super) fn points(&self, metric: MetricId, start: Timestamp, show: impl FnOnce(&[Point])) {
+        let (mut values, mut times) = ([0; MAX_ROWS], [0; MAX_ROWS]);
+        let Some((rows, values)) = self.values(metric, &mut values) else {
+            return;
+        };
+        let times = self.offsets(&mut times);
+        let mut points = [(Timestamp(0), 0); MAX_ROWS];
+        for ((row, value), point) in Bits(rows).zip(values).zip(&mut points) {
+            *point = (Timestamp(start.0 + times[row]), *value);
+        }
+        show(&points[..values.len()]);
     }
 
     /// Shows every value with the number of its row, metric by metric.

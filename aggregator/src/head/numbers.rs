@@ -16,9 +16,7 @@ pub(super) const fn most_bytes(n: usize) -> usize {
 /// Appends at least one number.
 pub(super) fn put(bytes: &mut Vec<u8>, values: &[i64]) {
     let plain = Span::of(values.iter().copied());
-    let differences = values
-        .windows(2)
-        .map(|pair| pair[1].wrapping_sub(pair[0]));
+    let differences = values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
     let steps = Span::of(differences.clone());
     if plain.width() <= steps.width() {
         bytes.push(plain.width() as u8);
@@ -165,6 +163,9 @@ mod tests {
         check(&[7; 64], 2);
         check(&(0..64).map(|n| 1000 * n).collect::<Vec<_>>(), 4);
         // Between 30 and 45: four bits each.
-        check(&(0..64).map(|n| 30 + n * n % 16).collect::<Vec<_>>(), 2 + 32);
+        check(
+            &(0..64).map(|n| 30 + n * n % 16).collect::<Vec<_>>(),
+            2 + 32,
+        );
     }
 }

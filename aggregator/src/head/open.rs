@@ -6,10 +6,11 @@ use entrenar::gpu::Values;
 use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 
-use super::run::Run;
 use super::Group;
+use super::run::Run;
 use crate::chunk::{self, ChunkError, Profile, Sample};
 use crate::query::Point;
+use crate::query::recent::SumUp;
 
 /// Ascending runs in a stretch. Late data goes into a run of its own; when there are more runs than this, they are
 /// unpacked and packed again as one.
@@ -100,7 +101,11 @@ impl OpenStretch {
     }
 
     /// As a chunk.
-    pub(super) fn encode(&self, times: &[Timestamp], profile: Profile) -> Result<Vec<u8>, ChunkError> {
+    pub(super) fn encode(
+        &self,
+        times: &[Timestamp],
+        profile: Profile,
+    ) -> Result<Vec<u8>, ChunkError> {
         let Some(runs) = self.runs_in_order() else {
             return chunk::encode(&self.samples(), profile);
         };
@@ -136,16 +141,21 @@ impl OpenStretch {
         }
     }
 
-    /// The same, all ascending. Says `false` and shows nothing where runs lie within one another.
-    pub(super) fn each_in_order(
+    /// Sums them up. Says `false`, and adds nothing, where runs lie within one another.
+    pub(super) fn sum_up(
         &self,
         metric: MetricId,
         extent: (Timestamp, Timestamp),
-        mut show: impl FnMut(&[Point]),
+        sums: &mut SumUp<'_>,
     ) -> bool {
+        // Nearly always.
+        if self.late.is_empty() {
+            self.newest.sum_up(metric, self.start, extent, sums);
+            return true;
+        }
         let runs = self.runs_in_order();
         for run in runs.iter().flatten() {
-            run.each_of(metric, self.start, extent, &mut show);
+            run.sum_up(metric, self.start, extent, sums);
         }
         runs.is_some()
     }

@@ -9,7 +9,7 @@ use super::open::OpenStretch;
 use crate::chunk::Sample;
 use crate::query::Point;
 use crate::query::bucket::Bucket;
-use crate::query::recent::{Recent, sum_up};
+use crate::query::recent::{Recent, SumUp};
 use crate::query::step::Steps;
 
 impl Head {
@@ -47,13 +47,12 @@ impl Head {
         let are_apart = stretches
             .windows(2)
             .all(|pair| pair[0].start + pair[0].length <= pair[1].start);
-        let mut sums = Vec::new();
-        let mut more = |some: &[Point]| sum_up(some, steps, &mut sums);
+        let mut sums = SumUp::new(steps);
         let are_ascending = are_apart
             && stretches
                 .iter()
-                .all(|stretch| stretch.each_in_order(metric, (from, to), &mut more));
-        are_ascending.then_some(sums)
+                .all(|stretch| stretch.sum_up(metric, (from, to), &mut sums));
+        are_ascending.then(|| sums.finish())
     }
 
     /// What one metric was when it was last read, and when that was. A fast metric is read at every tick, so one that the

@@ -10,6 +10,8 @@ use super::block::{Bits, Block, MAX_ROWS};
 use super::rows::Rows;
 use crate::chunk::stretch;
 use crate::query::Point;
+use crate::query::bucket::Bucket;
+use crate::query::recent::SumUp;
 
 /// A block is of so many ticks, counted from the beginning of the stretch: stretches of different GPUs begin at different
 /// times, and so their blocks are not all packed at the same one.
@@ -139,40 +141,57 @@ impl Run {
         &self,
         metric: MetricId,
         start: Timestamp,
-        (from, to): (Timestamp, Timestamp),
+        extent: (Timestamp, Timestamp),
         mut show: impl FnMut(&[Point]),
     ) {
-        let at = |offset: i64| Timestamp(start.0 + offset);
-        let mut show = |some: &[Point]| {
-            let begin = some.partition_point(|(at, _)| *at < from);
-            let end = some.partition_point(|(at, _)| *at <= to);
-            if begin < end {
-                show(&some[begin..end]);
-            }
-        };
-        let mut points = [(Timestamp(0), 0); MAX_ROWS];
-        for block in &self.blocks {
-            if at(block.last.into()) < from || to < at(block.first.into()) {
-                continue;
-            }
-            let mut values = [0; MAX_ROWS];
-            let Some((rows, values)) = block.values(metric, &mut values) else {
-                continue;
-            };
-            let mut times = [0; MAX_ROWS];
-            let times = block.offsets(&mut times);
-            if values.len() == times.len() {
-                let both = times.iter().zip(values).zip(&mut points);
-                both.for_each(|((time, value), point)| *point = (at(*time), *value));
-            } else {
-                let both = Bits(rows).zip(values).zip(&mut points);
-                both.for_each(|((row, value), point)| *point = (at(times[row]), *value));
-            }
-            show(&points[..values.len()]);
+        for block in self.overlapping(start, extent) {
+            block.points(metric, start, |some| show(within(some, extent)));
         }
+        self.latest(metric, start, |some| show(within(some, extent)));
+    }
+
+    /// The same summed up. Of a block in one step the values are enough: nobody asks when each was.
+    pub(super) fn sum_up(
+        &self,
+        metric: MetricId,
+        start: Timestamp,
+        extent: (Timestamp, Timestamp),
+        sums: &mut SumUp<'_>,
+    ) {
+        for block in self.overlapping(start, extent) {
+            let (first, last) = (at(start, block.first), at(start, block.last));
+            let is_one = extent.0 <= first && last <= extent.1 && last < sums.end_of(first);
+            let mut values = [0; MAX_ROWS];
+            match block.values(metric, &mut values) {
+                None => {}
+                Some((_, values)) if is_one && values.len() == block.len() => {
+                    Bucket::of_values(first, last, values)
+                        .into_iter()
+                        .for_each(|bucket| sums.add(bucket));
+                }
+                Some(_) => block.points(metric, start, |some| sums.points(within(some, extent))),
+            }
+        }
+        self.latest(metric, start, |some| sums.points(within(some, extent)));
+    }
+
+    /// Blocks that have samples between two instants.
+    fn overlapping(
+        &self,
+        start: Timestamp,
+        (from, to): (Timestamp, Timestamp),
+    ) -> impl Iterator<Item = &Block> {
+        let overlaps =
+            move |block: &&Block| from <= at(start, block.last) && at(start, block.first) <= to;
+        self.blocks.iter().filter(overlaps)
+    }
+
+    /// Shows one metric's values in the rows.
+    fn latest(&self, metric: MetricId, start: Timestamp, show: impl FnOnce(&[Point])) {
+        let mut points = [(Timestamp(0), 0); MAX_ROWS];
         let mut n = 0;
         self.rows.each_of(metric, |row, value| {
-            points[n] = (at(self.offsets[row].into()), value);
+            points[n] = (at(start, self.offsets[row]), value);
             n += 1;
         });
         show(&points[..n]);
@@ -184,4 +203,15 @@ impl Run {
         let packed: usize = self.blocks.iter().map(Block::n_bytes).sum();
         blocks + packed + self.offsets.capacity() * size_of::<u32>() + self.rows.bytes()
     }
+}
+
+fn at(start: Timestamp, offset: u32) -> Timestamp {
+    Timestamp(start.0 + i64::from(offset))
+}
+
+/// Of ascending points those between two instants, both included.
+fn within(points: &[Point], (from, to): (Timestamp, Timestamp)) -> &[Point] {
+    let begin = points.partition_point(|(at, _)| *at < from);
+    let end = points.partition_point(|(at, _)| *at <= to);
+    points.get(begin..end).unwrap_or_default()
 }

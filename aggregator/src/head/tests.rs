@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::decode_all;
-use crate::query::recent::sum_up;
+use crate::query::bucket::Bucket;
+use crate::query::recent::SumUp;
 use crate::query::step::Steps;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -408,8 +409,9 @@ proptest! {
             let points: Vec<_> = points.collect();
             prop_assert_eq!(&head.range(&gpu("a"), metric, extent.0, extent.1), &points);
             if let Some(sums) = head.sums(&gpu("a"), metric, extent, &steps) {
-                let mut expected = Vec::new();
-                sum_up(&points, &steps, &mut expected);
+                let mut expected = SumUp::new(&steps);
+                points.iter().for_each(|point| expected.add(Bucket::of(*point)));
+                let expected = expected.finish();
                 prop_assert!(expected.len() <= steps.len());
                 prop_assert_eq!(sums, expected);
             }

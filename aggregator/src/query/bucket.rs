@@ -50,6 +50,30 @@ impl Bucket {
         Some(all)
     }
 
+    /// The same, of their values and the times of the first and the last.
+    pub fn of_values(first: Timestamp, last: Timestamp, values: &[i64]) -> Option<Self> {
+        let (least, most) = (*values.iter().min()?, *values.iter().max()?);
+        // Their distances from the least are summed up in 64 bits, where that many fit.
+        let range = most.wrapping_sub(least) as u64;
+        let sum = if range.leading_zeros() > values.len().ilog2() {
+            let above = |value: &i64| value.wrapping_sub(least) as u64;
+            i128::from(values.iter().map(above).sum::<u64>())
+                + i128::from(least) * values.len() as i128
+        } else {
+            values.iter().copied().map(i128::from).sum()
+        };
+        let gains = values.windows(2).map(|pair| gain(pair[0], pair[1]));
+        Some(Self {
+            first: (first, values[0]),
+            last: (last, values[values.len() - 1]),
+            min: least,
+            max: most,
+            sum,
+            count: values.len() as u64,
+            increase: gains.sum(),
+        })
+    }
+
     /// This one and one that follows it.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
@@ -133,10 +157,18 @@ mod tests {
 
         #[test]
         fn many_at_once_are_as_one_by_one(
-            values in proptest::collection::vec(proptest::num::i64::ANY, 0..40),
+            values in prop_oneof![
+                proptest::collection::vec(proptest::num::i64::ANY, 0..40),
+                proptest::collection::vec(-50..50_i64, 0..40),
+                proptest::collection::vec(i64::MAX - 9..=i64::MAX, 0..70),
+                (0..58_u32).prop_flat_map(|bits| proptest::collection::vec(0..1_i64 << bits, 1..70)),
+                (58..63_u32).prop_flat_map(|bits| proptest::collection::vec(0..1_i64 << bits, 1..70)),
+            ],
         ) {
             let points: Vec<Point> = (0..).map(Timestamp).zip(values.iter().copied()).collect();
             prop_assert_eq!(Bucket::of_all(&points), bucket(&values, 0));
+            let ends = (Timestamp(0), Timestamp(values.len() as i64 - 1));
+            prop_assert_eq!(Bucket::of_values(ends.0, ends.1, &values), bucket(&values, 0));
         }
 
         #[test]

@@ -1,5 +1,7 @@
 //! What the head has of a series: every sample, or what they come to in the steps that are asked for. *(pure)*
 
+use entrenar::unit::Timestamp;
+
 use super::Point;
 use super::bucket::Bucket;
 use super::step::Steps;
@@ -29,22 +31,64 @@ impl Recent {
     }
 }
 
-/// Adds samples to sums, behind which they lie; ascending. The last sum and the first sample may be of one step.
-pub fn sum_up(mut points: &[Point], steps: &Steps, sums: &mut Vec<Bucket>) {
-    while let Some((at, _)) = points.first() {
-        let end = if *at < steps.from() {
-            steps.from()
+/// What samples come to in steps, put together of what is shown one after the other, ascending.
+#[derive(Debug)]
+pub struct SumUp<'q> {
+    steps: &'q Steps,
+    sums: Vec<Bucket>,
+    /// The end of the step in which the last sum is, and what is added to it.
+    end: Timestamp,
+}
+
+impl<'q> SumUp<'q> {
+    /// Nothing yet.
+    pub const fn new(steps: &'q Steps) -> Self {
+        Self {
+            steps,
+            sums: Vec::new(),
+            end: Timestamp(i64::MIN),
+        }
+    }
+
+    /// When the step ends in which a sample lies: it, and all that come after it and before that, may be added as one. What
+    /// lies before all steps is together, too.
+    pub fn end_of(&self, at: Timestamp) -> Timestamp {
+        if at < self.end {
+            self.end
+        } else if at < self.steps.from() {
+            self.steps.from()
         } else {
-            steps.end_at(*at)
-        };
-        let n_together = points.partition_point(|(at, _)| *at < end).max(1);
-        let (together, rest) = points.split_at(n_together);
-        if let Some(bucket) = Bucket::of_all(together) {
-            match sums.last_mut() {
-                Some(last) if steps.end_at(last.began()) == end => *last = last.then(bucket),
-                _ => sums.push(bucket),
+            self.steps.end_at(at)
+        }
+    }
+
+    /// Samples of one step.
+    pub fn add(&mut self, bucket: Bucket) {
+        let began = bucket.began();
+        match self.sums.last_mut() {
+            Some(last) if began < self.end => *last = last.then(bucket),
+            _ => {
+                self.end = self.end_of(began);
+                self.sums.push(bucket);
             }
         }
-        points = rest;
+    }
+
+    /// Samples, ascending.
+    pub fn points(&mut self, mut points: &[Point]) {
+        while let Some((at, _)) = points.first() {
+            let end = self.end_of(*at);
+            let n_together = points.partition_point(|(at, _)| *at < end).max(1);
+            let (together, rest) = points.split_at(n_together);
+            if let Some(bucket) = Bucket::of_all(together) {
+                self.add(bucket);
+            }
+            points = rest;
+        }
+    }
+
+    /// All of it.
+    pub fn finish(self) -> Vec<Bucket> {
+        self.sums
     }
 }

@@ -290,10 +290,10 @@ impl<'a> Spans<'a> {
     #[inline]
     fn take(&mut self) -> Result<Span, ChunkError> {
         let before = self.number.unwrap_or(0);
-        let number = before.wrapping_add(unzigzag(take(&mut self.rest)?));
+        let [steps, count, to_first, to_last] = take_some(&mut self.rest)?;
+        let number = before.wrapping_add(unzigzag(steps));
         let start = Timestamp(number.saturating_mul(self.step_ms));
-        let count = take(&mut self.rest)?;
-        let (first, last) = take_times(&mut self.rest, start)?;
+        let (first, last) = times_of(start, to_first, to_last);
         let is_in = |at: Timestamp| match number.checked_mul(self.step_ms) {
             Some(start) => start <= at.0 && at.0.wrapping_sub(start) < self.step_ms,
             // At the ends of time a step begins before it.
@@ -331,9 +331,17 @@ fn put_times(bytes: &mut Vec<u8>, start: Timestamp, first: Timestamp, last: Time
 
 #[inline]
 fn take_times(bytes: &mut &[u8], start: Timestamp) -> Result<(Timestamp, Timestamp), ChunkError> {
-    let first = start.0.wrapping_add(take(bytes)? as i64);
-    let last = first.wrapping_add(take(bytes)? as i64);
-    Ok((Timestamp(first), Timestamp(last)))
+    let [to_first, to_last] = take_some(bytes)?;
+    Ok(times_of(start, to_first, to_last))
+}
+
+#[inline]
+const fn times_of(start: Timestamp, to_first: u64, to_last: u64) -> (Timestamp, Timestamp) {
+    let first = start.0.wrapping_add(to_first as i64);
+    (
+        Timestamp(first),
+        Timestamp(first.wrapping_add(to_last as i64)),
+    )
 }
 
 fn put_metric(kind: Kind, buckets: &[Option<Bucket>], rollup: &Rollup) -> (u8, Vec<u8>) {
@@ -529,19 +537,38 @@ impl Counters {
 
 /// Numbers that stand column by column, and are read row by row.
 struct Columns {
-    numbers: Vec<u64>,
+    few: [u64; FEW],
+    /// Where there are more of them.
+    many: Vec<u64>,
     n: usize,
     next: usize,
 }
 
+/// Numbers for which no memory is taken: three columns of a stretch's minutes.
+const FEW: usize = 48;
+
 impl Columns {
     fn take(bytes: &mut &[u8], n: usize, columns: usize) -> Result<Self, ChunkError> {
-        let mut numbers = Vec::with_capacity(n * columns);
-        for _ in 0..n * columns {
-            numbers.push(take(bytes)?);
+        let mut few = [0; FEW];
+        let mut many = Vec::new();
+        if let Some(few) = few.get_mut(..n * columns) {
+            let (pairs, last) = few.as_chunks_mut();
+            for pair in pairs {
+                *pair = take_some::<2>(bytes)?;
+            }
+            for number in last {
+                *number = take(bytes)?;
+            }
+        } else {
+            // A wrong number must not eat the memory: each of them takes a byte at least.
+            many.reserve((n * columns).min(bytes.len()));
+            for _ in 0..n * columns {
+                many.push(take(bytes)?);
+            }
         }
         Ok(Self {
-            numbers,
+            few,
+            many,
             n,
             next: 0,
         })
@@ -552,7 +579,12 @@ impl Columns {
     fn next<const COLUMNS: usize>(&mut self) -> [u64; COLUMNS] {
         let row = self.next;
         self.next += 1;
-        std::array::from_fn(|column| self.numbers[column * self.n + row])
+        let numbers = if self.many.is_empty() {
+            self.few.as_slice()
+        } else {
+            &self.many
+        };
+        std::array::from_fn(|column| numbers[column * self.n + row])
     }
 }
 
@@ -562,6 +594,11 @@ const OUT_OF_RANGE: ChunkError = ChunkError::Malformed("a sum that no samples co
 #[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
     varint::take(bytes).ok_or(CUT_SHORT)
+}
+
+#[inline]
+fn take_some<const N: usize>(bytes: &mut &[u8]) -> Result<[u64; N], ChunkError> {
+    varint::take_some(bytes).ok_or(CUT_SHORT)
 }
 
 #[inline]

@@ -58,8 +58,8 @@ pub(super) async fn of_many<'a>(web: &'a Web, fleet: Fleet<'_>) -> Answer<Vec<So
         let mut recent = Vec::with_capacity(gpus.len());
         for asked in gpus.chunks(RECENT_AT_ONCE) {
             let asked = asked.to_vec();
-            let asking = (web.line)
-                .ask(move |line| line.recent_of(&asked, metric, extent, steps.as_ref()));
+            let asking =
+                (web.line).ask(move |line| line.recent_of(&asked, metric, extent, steps.as_ref()));
             recent.extend(asking.await?);
         }
         Ok(recent)

@@ -38,7 +38,17 @@ pub struct Cluster {
     programs: PathBuf,
     user: Option<User>,
     settings: Vec<String>,
+    /// Where it listens, beside its socket.
+    port: Option<u16>,
     server: Mutex<Option<Child>>,
+}
+
+/// Who a server is: PEM files.
+pub struct Identity<'a> {
+    pub certificate: &'a Path,
+    pub key: &'a Path,
+    /// Signs the certificates of those that may connect without a password; `None`: nobody need show one.
+    pub clients_ca: Option<&'a Path>,
 }
 
 /// Whom the server runs as: it refuses to run as root.
@@ -53,15 +63,20 @@ impl Cluster {
     ///
     /// Panics with what to install when there is no Postgres.
     pub fn quick() -> Option<Self> {
-        Self::start_with(&QUICK)
+        Self::start_with(&QUICK, None)
     }
 
     /// One that syncs, for tests that stop it, and see what is left.
     pub fn durable() -> Option<Self> {
-        Self::start_with(&[])
+        Self::start_with(&[], None)
     }
 
-    fn start_with(settings: &[&str]) -> Option<Self> {
+    /// One that also listens on a port of loopback, and takes only encrypted connections there.
+    pub fn encrypted(identity: &Identity<'_>) -> Option<Self> {
+        Self::start_with(&QUICK, Some(identity))
+    }
+
+    fn start_with(settings: &[&str], identity: Option<&Identity<'_>>) -> Option<Self> {
         if is_skipped() {
             return None;
         }
@@ -87,9 +102,13 @@ impl Cluster {
             programs,
             user,
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            port: identity.map(|_| free_port()),
             server: Mutex::new(None),
         };
         cluster.init();
+        if let Some(identity) = identity {
+            cluster.encrypt(identity);
+        }
         cluster.start();
         Some(cluster)
     }
@@ -100,10 +119,20 @@ impl Cluster {
     }
 
     fn options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
+        let options = PgConnectOptions::new_without_pgpass()
             .socket(self.home.path())
             .username("postgres")
-            .database("postgres")
+            .database("postgres");
+        match self.port {
+            // It is part of the socket's name.
+            Some(port) => options.port(port),
+            None => options,
+        }
+    }
+
+    /// Where it listens, if it does.
+    pub const fn port(&self) -> Option<u16> {
+        self.port
     }
 
     fn init(&self) {
@@ -123,6 +152,40 @@ impl Cluster {
         fs::write(&access, guarded).expect("written");
     }
 
+    /// Gives it a certificate, and closes the door to what is not encrypted.
+    fn encrypt(&self, identity: &Identity<'_>) {
+        let files = [
+            ("server.crt", Some(identity.certificate)),
+            ("server.key", Some(identity.key)),
+            ("clients.crt", identity.clients_ca),
+        ];
+        let mut settings = "ssl = on\n".to_owned();
+        for (name, from) in files {
+            let Some(from) = from else { continue };
+            let to = self.data().join(name);
+            fs::copy(from, &to).expect("copied");
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("set");
+            if let Some(User { uid, gid }) = self.user {
+                chown(&to, Some(uid), Some(gid)).expect("given away");
+            }
+        }
+        let auth = if identity.clients_ca.is_some() {
+            settings += "ssl_ca_file = 'clients.crt'\n";
+            "trust clientcert=verify-ca"
+        } else {
+            "trust"
+        };
+        let access = self.data().join("pg_hba.conf");
+        let door = format!(
+            "local all all trust\nhostssl all all 127.0.0.1/32 {auth}\nhostssl all all ::1/128 {auth}\n"
+        );
+        fs::write(&access, door).expect("written");
+        let configuration = self.data().join("postgresql.conf");
+        let mut written = fs::read_to_string(&configuration).expect("made by initdb");
+        written += &settings;
+        fs::write(&configuration, written).expect("written");
+    }
+
     fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
@@ -140,9 +203,12 @@ impl Cluster {
         command.arg(self.programs.join("postgres"));
         command.arg("-D").arg(self.data());
         command.arg("-k").arg(self.home.path());
-        for setting in ["listen_addresses=", "max_connections=200"] {
-            command.args(["-c", setting]);
-        }
+        let listens = match self.port {
+            Some(port) => format!("listen_addresses=localhost -c port={port}"),
+            None => "listen_addresses=".to_owned(),
+        };
+        command.args(["-c", "max_connections=200", "-c"]);
+        command.args(listens.split(' '));
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
@@ -179,6 +245,12 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A port of loopback that nobody listens on.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    listener.local_addr().expect("it is bound").port()
 }
 
 /// `None`: we are not root ourselves.

@@ -19,7 +19,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::time::{sleep, timeout};
 
-pub use cluster::{Cluster, GUARDED};
+pub use cluster::{Cluster, GUARDED, Identity};
 pub use programs::found;
 
 /// Set to 1, tests that need another program say so and pass.

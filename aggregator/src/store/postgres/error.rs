@@ -45,6 +45,9 @@ pub(in crate::store) fn by_code(code: &str, text: String) -> StoreError {
     }
 }
 
+/// What a server that speaks English says of a connection that is not encrypted; others say it in their own words.
+const UNENCRYPTED: &str = "no encryption";
+
 /// Of connecting, at a start: what only the operator can put right is told apart from what passes.
 pub(super) fn of_connecting(address: &Address, error: sqlx::Error) -> StoreError {
     let text = match &error {
@@ -60,12 +63,23 @@ pub(super) fn of_connecting(address: &Address, error: sqlx::Error) -> StoreError
             "{text}: make it with `createdb {}`, owned by the user of --database-url",
             address.database()
         )),
+        (_, Some(code)) if code.starts_with("28") && text.contains(UNENCRYPTED) => {
+            StoreError::Refused(format!(
+                "{text}: the server wants encryption; write `sslmode=verify-full` into --database-url, or see its pg_hba.conf"
+            ))
+        }
         (_, Some(code)) if code.starts_with("28") => StoreError::Refused(format!(
             "{text}: check the user in --database-url, its password (PGPASSFILE, PGPASSWORD or the URL) and the server's pg_hba.conf"
         )),
         (sqlx::Error::Tls(_) | sqlx::Error::Configuration(_), _) => StoreError::Refused(format!(
             "{text}: check `sslmode` and `sslrootcert` in --database-url"
         )),
+        // So the driver tells of a certificate that it does not believe.
+        (sqlx::Error::Io(why), _) if why.kind() == std::io::ErrorKind::InvalidData => {
+            StoreError::Refused(format!(
+                "{why}, of {address}: name the server as its certificate does, and its CA with `sslrootcert=FILE` in --database-url"
+            ))
+        }
         (sqlx::Error::Io(why), _) => {
             StoreError::Unavailable(format!("could not connect to {address}: {why}"))
         }

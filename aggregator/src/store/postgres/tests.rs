@@ -1,6 +1,7 @@
 //! What is Postgres' own, met on a real server.
 
 mod away;
+mod encrypted;
 mod opening;
 
 use private_postgres::Database;
