@@ -78,9 +78,7 @@ impl Block {
         bytes.push(n_rows as u8);
         bytes.extend(present.to_le_bytes());
         bytes.push(masks.len() as u8);
-        masks
-            .iter()
-            .for_each(|mask| bytes.extend(mask.to_le_bytes()));
+        bytes.extend(masks.iter().flat_map(|mask| mask.to_le_bytes()));
         bytes.extend(places);
         bytes.extend(bodies);
         Self {
@@ -209,14 +207,15 @@ impl Iterator for Bits {
 /// Rows that are being turned into columns.
 struct Columns {
     masks: [u64; METRIC_COUNT],
-    values: Box<[[i64; MAX_ROWS]; METRIC_COUNT]>,
+    /// A place for each metric.
+    values: Vec<[i64; MAX_ROWS]>,
 }
 
 impl Columns {
     fn new() -> Self {
         Self {
             masks: [0; METRIC_COUNT],
-            values: Box::new([[0; MAX_ROWS]; METRIC_COUNT]),
+            values: vec![[0; MAX_ROWS]; METRIC_COUNT],
         }
     }
 
@@ -239,7 +238,9 @@ mod tests {
 
     fn packed(offsets: &[u32], pushed: &[Values]) -> Block {
         let mut rows = Rows::default();
-        pushed.iter().for_each(|row| rows.push(row));
+        for row in pushed {
+            rows.push(row);
+        }
         Block::of(offsets, &rows)
     }
 

@@ -110,7 +110,9 @@ impl OpenStretch {
             return chunk::encode(&self.samples(), profile);
         };
         let column = |metric, values: &mut Vec<_>| {
-            runs.iter().for_each(|run| run.column(metric, values));
+            for run in &runs {
+                run.column(metric, values);
+            }
         };
         chunk::encode_columns(times, column, profile)
     }

@@ -165,9 +165,9 @@ impl Run {
             match block.values(metric, &mut values) {
                 None => {}
                 Some((_, values)) if is_one && values.len() == block.len() => {
-                    Bucket::of_values(first, last, values)
-                        .into_iter()
-                        .for_each(|bucket| sums.add(bucket));
+                    if let Some(bucket) = Bucket::of_values(first, last, values) {
+                        sums.add(bucket);
+                    }
                 }
                 Some(_) => block.points(metric, start, |some| sums.points(within(some, extent))),
             }

@@ -10,7 +10,10 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(database) => {
                 match database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-                    Some(postgres) => postgres::error::by_code(postgres.code(), text),
+                    // Its own words: the driver's text adds a line number of the server's source.
+                    Some(postgres) => {
+                        postgres::error::by_code(postgres.code(), postgres.message().to_owned())
+                    }
                     None => sqlite::error::by_code(database.code().as_deref(), text),
                 }
             }
