@@ -4,7 +4,9 @@
 //! part of its minute or hour: parts are joined by whoever reads them, as [`Bucket::then`] does.
 
 mod bytes;
+mod read;
 pub mod sheet;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +83,8 @@ impl Sums {
     }
 
     /// The same, collected.
-    pub fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
+    #[cfg(test)]
+    pub(crate) fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
         let mut buckets = Vec::new();
         self.each(metric, |bucket| buckets.push(bucket))?;
         Ok(buckets)

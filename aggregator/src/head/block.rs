@@ -50,7 +50,9 @@ impl Block {
 
         let all = all_of(n_rows);
         let mut masks: Vec<u64> = Vec::new();
-        let (mut present, mut places, mut bodies) = (0_u64, Vec::new(), Vec::new());
+        let mut present = 0_u64;
+        let mut places = Vec::with_capacity((1 + METRIC_COUNT) * PLACE);
+        let mut bodies = Vec::with_capacity(rows.n_bytes());
         let times: Vec<i64> = offsets.iter().copied().map(i64::from).collect();
         let mut put = |mask: u64, values: &[i64]| {
             places.extend((bodies.len() as u16).to_le_bytes());

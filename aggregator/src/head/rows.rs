@@ -140,7 +140,7 @@ impl Rows {
     }
 
     /// Memory that it holds beside itself.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn n_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 }

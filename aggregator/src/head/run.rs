@@ -27,6 +27,8 @@ pub(super) struct Run {
     /// How long a block is.
     block_ms: u32,
     blocks: Vec<Block>,
+    /// Samples in blocks: these lie all over the memory, and every push asks how many there are.
+    n_in_blocks: usize,
     /// Of the rows, in milliseconds from the start of the stretch.
     offsets: Vec<u32>,
     rows: Rows,
@@ -40,6 +42,7 @@ impl Run {
             end: 0,
             block_ms: (tick_ms * TICKS_A_BLOCK).max(1),
             blocks: Vec::new(),
+            n_in_blocks: 0,
             offsets: Vec::new(),
             rows: Rows::default(),
         }
@@ -63,6 +66,7 @@ impl Run {
         if n_rows == MAX_ROWS || is_next && n_rows >= LEAST_ROWS {
             self.blocks.reserve_exact(1);
             self.blocks.push(Block::of(&self.offsets, &self.rows));
+            self.n_in_blocks += n_rows;
             self.offsets.clear();
             self.rows.clear();
         }
@@ -84,8 +88,8 @@ impl Run {
         offset < self.end && is_here()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.blocks.iter().map(Block::len).sum::<usize>() + self.offsets.len()
+    pub(super) const fn len(&self) -> usize {
+        self.n_in_blocks + self.offsets.len()
     }
 
     /// Metrics that any of the latest samples has.
@@ -201,7 +205,7 @@ impl Run {
     pub(super) fn n_bytes(&self) -> usize {
         let blocks = self.blocks.capacity() * size_of::<Block>();
         let packed: usize = self.blocks.iter().map(Block::n_bytes).sum();
-        blocks + packed + self.offsets.capacity() * size_of::<u32>() + self.rows.bytes()
+        blocks + packed + self.offsets.capacity() * size_of::<u32>() + self.rows.n_bytes()
     }
 }
 

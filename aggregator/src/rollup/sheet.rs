@@ -13,7 +13,8 @@ use entrenar::metric::MetricId;
 use entrenar::unit::Timestamp;
 
 use super::LEAST_INTERVALS;
-use super::bytes::{self, CUT_SHORT, MAX_BUCKETS, Opened, Spans, ZSTD_LEVEL, take};
+use super::bytes::{self, MAX_BUCKETS, Opened, ZSTD_LEVEL};
+use super::read::{CUT_SHORT, Spans, each_bucket, take};
 use crate::chunk::stretch::{MAX_LENGTH, TICKS};
 use crate::chunk::varint::{self, unzigzag, zigzag};
 use crate::chunk::{ChunkError, Profile, packed};
@@ -368,7 +369,7 @@ impl Sheets {
         };
         let line = &self.lines[place];
         let spans = Spans::new(self.extents(line), line.n_buckets, self.step);
-        bytes::each_bucket(spans, metric, shape, body, see)
+        each_bucket(spans, metric, shape, body, see)
     }
 
     fn extents(&self, line: &Line) -> &[u8] {

@@ -99,15 +99,15 @@ impl Fresh {
     }
 
     /// After a transaction: these were written, or nobody knows.
-    pub(super) fn wrote(&self, written: Vec<Written>, is_done: bool) {
+    pub(super) fn wrote(&self, written: &[Written], is_done: bool) {
+        // Unpacked before anybody has to wait.
+        let opened = written
+            .iter()
+            .map(|row| is_done.then(|| row.open()).flatten());
+        let opened: Vec<Option<Kept>> = opened.collect();
         let mut state = self.state();
-        for row in written {
-            if is_done {
-                state.put(&row);
-            } else {
-                let stretch = row.key.1;
-                state.of(row.step).doubt(stretch);
-            }
+        for (row, kept) in written.iter().zip(opened) {
+            state.put(row.step, row.key, kept);
         }
     }
 
@@ -188,12 +188,11 @@ impl State {
         &mut self.steps[place.unwrap_or_default()]
     }
 
-    fn put(&mut self, row: &Written) {
-        let (gpu, stretch) = row.key;
-        self.remove(row.step, gpu, |kept| kept.stretch == stretch);
-        let kept = (row.step == KEPT_STEP).then(|| row.open()).flatten();
-        if !kept.is_some_and(|kept| self.keep(row.step, gpu, kept)) {
-            self.of(row.step).doubt(stretch);
+    /// `kept`: what a row was written anew as, if that is known and to be kept.
+    fn put(&mut self, step: Duration, (gpu, stretch): StretchKey, kept: Option<Kept>) {
+        self.remove(step, gpu, |kept| kept.stretch == stretch);
+        if !kept.is_some_and(|kept| self.keep(step, gpu, kept)) {
+            self.of(step).doubt(stretch);
         }
     }
 
@@ -234,7 +233,11 @@ impl OfStep {
 }
 
 impl Written {
+    /// To be kept; `None` of a step that is not, and of what cannot be read.
     fn open(&self) -> Option<Kept> {
+        if self.step != KEPT_STEP {
+            return None;
+        }
         let stored = StoredRollup {
             stretch: Timestamp(self.key.1),
             from: self.from,
@@ -310,30 +313,35 @@ mod tests {
         let fresh = Fresh::new([Some(1000), None]);
         let keys = [(1, 1000), (1, 2000), (2, 2000)];
         assert_eq!(told(&fresh, &keys), "? - -");
-        fresh.wrote(vec![written(1, 1000, 7), written(1, 2000, 8)], true);
+        fresh.wrote(&[written(1, 1000, 7), written(1, 2000, 8)], true);
         assert_eq!(told(&fresh, &keys), "7 8 -");
-        fresh.wrote(vec![written(1, 2000, 9)], true);
+        fresh.wrote(&[written(1, 2000, 9)], true);
         assert_eq!(told(&fresh, &keys), "7 9 -");
     }
 
     #[test]
     fn what_may_have_been_written_is_looked_up() {
         let fresh = Fresh::new([None, None]);
-        fresh.wrote(vec![written(1, 2000, 7)], false);
+        fresh.wrote(&[written(1, 2000, 7)], false);
         assert_eq!(told(&fresh, &[(1, 2000), (2, 1000), (2, 3000)]), "? ? -");
+        // Written anew, or not: neither is known.
+        fresh.wrote(&[written(3, 3000, 7)], true);
+        assert_eq!(told(&fresh, &[(3, 3000)]), "7");
+        fresh.wrote(&[written(3, 3000, 8)], false);
+        assert_eq!(told(&fresh, &[(3, 3000)]), "?");
         // What nobody can sum up is the database's to tell.
         let damaged = Written {
             blob: Vec::new(),
             ..written(1, 4000, 7)
         };
-        fresh.wrote(vec![damaged], true);
+        fresh.wrote(&[damaged], true);
         assert_eq!(told(&fresh, &[(1, 4000), (1, 5000)]), "? -");
     }
 
     #[test]
     fn while_the_database_is_out_of_sight_everything_is_looked_up() {
         let fresh = Fresh::new([None, None]);
-        fresh.wrote(vec![written(1, 1000, 7)], true);
+        fresh.wrote(&[written(1, 1000, 7)], true);
         fresh.lost();
         assert_eq!(told(&fresh, &[(1, 1000), (2, 1000)]), "7 ?");
         fresh.found_again();
@@ -349,8 +357,8 @@ mod tests {
             step: MINUTE,
             rows: rows.to_vec(),
         };
-        fresh.wrote(vec![old, other], true);
-        fresh.wrote(vec![written(1, 1000, 8)], true);
+        fresh.wrote(&[old, other], true);
+        fresh.wrote(&[written(1, 1000, 8)], true);
         fresh.after_change(Some(dropped), true);
         assert_eq!(told(&fresh, &[(1, 1000), (2, 1000)]), "8 -");
         for (before, is_last, expected) in [
@@ -369,7 +377,7 @@ mod tests {
     #[test]
     fn what_was_read_once_is_known_and_what_was_written_is_newer() {
         let fresh = Fresh::new([Some(2000), None]);
-        fresh.wrote(vec![written(1, 1000, 8)], true);
+        fresh.wrote(&[written(1, 1000, 8)], true);
         for row in [written(1, 1000, 7), written(2, 1000, 5)] {
             let stored = row.open().unwrap().stored;
             fresh.read(MINUTE, row.key, &row.blob, &stored);
@@ -380,10 +388,10 @@ mod tests {
     #[test]
     fn beyond_its_bound_the_database_is_asked() {
         let fresh = Fresh::new([None, None]);
-        fresh.wrote(vec![written(1, 1000, 7)], true);
+        fresh.wrote(&[written(1, 1000, 7)], true);
         let full = fresh.state().bytes;
         fresh.state().max_bytes = full;
-        fresh.wrote(vec![written(2, 2000, 8)], true);
+        fresh.wrote(&[written(2, 2000, 8)], true);
         assert_eq!(
             told(&fresh, &[(1, 1000), (2, 2000), (1, 2000), (1, 3000)]),
             "7 ? ? -"

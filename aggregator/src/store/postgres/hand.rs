@@ -162,7 +162,7 @@ impl Hand for PostgresHand {
         let done = timeout(PATIENCE, chunks::keep(db, memory, sealed)).await;
         let written = std::mem::take(&mut self.memory.written);
         let done = self.settle(done);
-        self.fresh.wrote(written, done.is_ok());
+        self.fresh.wrote(&written, done.is_ok());
         done
     }
 

@@ -92,7 +92,7 @@ impl Hand for SqliteHand {
     async fn keep_chunks(&mut self, sealed: Vec<SealedChunk>) -> StoreResult<()> {
         let done = flush::keep_chunks(&mut self.connection, &mut self.memory, sealed).await;
         let written = std::mem::take(&mut self.memory.written);
-        self.fresh.wrote(written, done.is_ok());
+        self.fresh.wrote(&written, done.is_ok());
         self.after(done)
     }
 
