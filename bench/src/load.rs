@@ -57,6 +57,17 @@ pub struct Backlog {
     pub end_ms: Option<i64>,
 }
 
+impl Backlog {
+    /// As many records, delivered in about as many seconds; live ticks follow them.
+    pub fn within(records: u32, seconds: u32) -> Self {
+        Self {
+            records,
+            records_a_second: records.div_ceil(seconds),
+            end_ms: None,
+        }
+    }
+}
+
 /// What was sent, and what of it is safe.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {

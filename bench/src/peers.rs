@@ -37,6 +37,10 @@ pub fn run_all() -> Result<()> {
 /// Runs the named parts, or all.
 pub fn run(words: &[&str]) -> Result<()> {
     let parts = options::parse(words)?;
+    // Before minutes are spent on our own half.
+    for kind in KINDS {
+        kind.find()?;
+    }
     raise_file_limit()?;
     std::fs::create_dir_all("target")?;
     for part in parts {

@@ -1,7 +1,7 @@
 //! Some dozens of one GPU's samples that are over, packed column by column.
 //!
-//! Rows cost little to write; but nobody adds to those of a minute ago, and in columns they take two thirds of the space
-//! and one metric of them is read many times faster.
+//! Rows cost little to write; but nobody adds to those of a minute ago, and in columns they take less space, and one metric
+//! of them is read without the others.
 
 use entrenar::metric::{METRIC_COUNT, MetricId};
 use entrenar::unit::Timestamp;

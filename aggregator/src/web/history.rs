@@ -24,7 +24,7 @@ use crate::store::NodeEvent;
 /// gained since.
 const LEAD_IN: std::time::Duration = std::time::Duration::from_mins(5);
 
-/// GPUs whose latest samples the line is asked for at a time: it does nothing else meanwhile, for 3 us a GPU at the most.
+/// GPUs whose latest samples the line is asked for at a time: it does nothing else meanwhile, for some 10 us a GPU.
 const RECENT_AT_ONCE: usize = 256;
 
 /// Where the GPUs sit that are asked for.

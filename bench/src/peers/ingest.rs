@@ -247,12 +247,7 @@ fn our_own(batch_ticks: u32) -> Result<Run> {
         nodes: NODES,
         ticks: TICKS,
     };
-    let records = BACKLOG_TICKS / batch_ticks;
-    let backlog = Backlog {
-        records,
-        records_a_second: records.div_ceil(BACKLOG_S),
-        end_ms: None,
-    };
+    let backlog = Backlog::within(BACKLOG_TICKS / batch_ticks, BACKLOG_S);
     let mut load = Generator::start_as(SUBCOMMAND, &Load::Agents(plan, backlog))?;
     load.settle(BACKLOG_WITHIN)?;
     sleep(WARM_UP);

@@ -266,12 +266,7 @@ fn our_own() -> Result<(Names, Vec<Cost>)> {
         nodes: NODES,
         ticks: OUR_TICKS,
     };
-    let records = now().since(to).as_secs() as u32;
-    let backlog = Backlog {
-        records,
-        records_a_second: records.div_ceil(BACKLOG_S),
-        end_ms: None,
-    };
+    let backlog = Backlog::within(now().since(to).as_secs() as u32, BACKLOG_S);
     let mut load = Generator::start_as(SUBCOMMAND, &Load::Agents(plan, backlog))?;
     load.settle(BACKLOG_WITHIN)?;
     sleep(WARM_UP);

@@ -102,7 +102,8 @@ impl Kind {
         (out.status.success() && !version.is_empty()).then_some(version)
     }
 
-    fn find(self) -> Result<PathBuf> {
+    /// Where its program is; fails with how to get it.
+    pub fn find(self) -> Result<PathBuf> {
         let program = self.program();
         let unpacked = Path::new(UNPACKED).join("usr/bin").join(program);
         on_path(program)
