@@ -9,6 +9,7 @@ mod open;
 mod read;
 mod rows;
 mod run;
+mod total;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -6,6 +6,7 @@
 mod bytes;
 mod read;
 pub mod sheet;
+mod total;
 mod write;
 
 use std::sync::Arc;
@@ -82,7 +83,24 @@ impl Sums {
         }
     }
 
-    /// The same, collected.
+    /// What one metric comes to in all buckets, joined as [`Bucket::then`] does but for what a level gained, which is 0; `None` if
+    /// there is nothing of it.
+    pub fn total(&self, metric: MetricId) -> Result<Option<Bucket>, ChunkError> {
+        match self {
+            Self::Alone(opened) => opened.as_ref().map_err(|error| *error)?.total(metric),
+            Self::Together(sheets, place) => sheets.total(*place, metric),
+        }
+    }
+
+    /// How many buckets there are.
+    pub fn n_buckets(&self) -> usize {
+        match self {
+            Self::Alone(opened) => opened.as_ref().map_or(0, |opened| opened.n_buckets),
+            Self::Together(sheets, place) => sheets.lines()[*place].n_buckets,
+        }
+    }
+
+    /// One metric's buckets, collected.
     #[cfg(test)]
     pub(crate) fn metric(&self, metric: MetricId) -> Result<Vec<Bucket>, ChunkError> {
         let mut buckets = Vec::new();

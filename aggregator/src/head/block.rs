@@ -1,6 +1,6 @@
 //! Some dozens of one GPU's samples that are over, packed column by column.
 //!
-//! Rows cost little to write; but nobody adds to those of a minute ago, and in columns they take less space, and one metric
+//! Rows cost little to write; but nobody adds to those of half a minute ago, and in columns they take less space, and one metric
 //! of them is read without the others.
 
 use entrenar::metric::{METRIC_COUNT, MetricId};
@@ -9,15 +9,16 @@ use entrenar::unit::Timestamp;
 use super::numbers;
 use super::rows::Rows;
 use crate::query::Point;
+use crate::query::bucket::Bucket;
 
-/// Most rows of a block: which of them have a metric fits in one word.
-pub(super) const MAX_ROWS: usize = u64::BITS as usize;
+/// Most rows of a block: which of them have a metric fits in half a word.
+pub(super) const MAX_ROWS: usize = u32::BITS as usize;
 
 /// How many rows, and the set of metrics.
 const HEADER: usize = 1 + 8;
 
 /// Bytes of a set of rows, and of where a column begins.
-const MASK: usize = 8;
+const MASK: usize = size_of::<u32>();
 const PLACE: usize = 2;
 
 // Where a column begins fits in two bytes, however large the numbers are.
@@ -80,7 +81,7 @@ impl Block {
         bytes.push(n_rows as u8);
         bytes.extend(present.to_le_bytes());
         bytes.push(masks.len() as u8);
-        bytes.extend(masks.iter().flat_map(|mask| mask.to_le_bytes()));
+        bytes.extend(masks.iter().flat_map(|mask| (*mask as u32).to_le_bytes()));
         bytes.extend(places);
         bytes.extend(bodies);
         Self {
@@ -123,6 +124,21 @@ impl Block {
         Some((mask, &values[..n]))
     }
 
+    /// What one metric's values come to; `None`: no row has it. `start`: of the stretch.
+    pub(super) fn sum(&self, metric: MetricId, start: Timestamp) -> Option<Bucket> {
+        let (mut values, mut times) = ([0; MAX_ROWS], [0; MAX_ROWS]);
+        let (rows, values) = self.values(metric, &mut values)?;
+        let (first, last) = if values.len() == self.len() {
+            (self.first.into(), self.last.into())
+        } else {
+            let times = self.offsets(&mut times);
+            let (first, after_last) = (rows.trailing_zeros(), u64::BITS - rows.leading_zeros());
+            (times[first as usize], times[after_last as usize - 1])
+        };
+        let at = |offset| Timestamp(start.0 + offset);
+        Bucket::of_values(at(first), at(last), values)
+    }
+
     /// Shows one metric's values, ascending. `start`: of the stretch.
     pub(super) fn points(&self, metric: MetricId, start: Timestamp, show: impl FnOnce(&[Point])) {
         let (mut values, mut times) = ([0; MAX_ROWS], [0; MAX_ROWS]);
@@ -160,7 +176,8 @@ impl Block {
         self.bytes.len()
     }
 
-    fn present(&self) -> u64 {
+    /// The set of metrics that any of its rows has, a bit each.
+    pub(super) fn present(&self) -> u64 {
         u64::from_le_bytes(self.bytes[1..HEADER].try_into().expect("eight bytes"))
     }
 
@@ -179,7 +196,7 @@ impl Block {
             0 => all_of(self.len()),
             n => {
                 let mask = &masks[(usize::from(n) - 1) * MASK..][..MASK];
-                u64::from_le_bytes(mask.try_into().expect("eight bytes"))
+                u32::from_le_bytes(mask.try_into().expect("four bytes")).into()
             }
         };
         let n = mask.count_ones() as usize;
@@ -190,7 +207,7 @@ impl Block {
 
 /// The set of the first `n` rows.
 const fn all_of(n: usize) -> u64 {
-    u64::MAX >> (MAX_ROWS - n)
+    u64::MAX >> (u64::BITS as usize - n)
 }
 
 /// Places of the bits of a word that are set, ascending.
@@ -277,8 +294,8 @@ mod tests {
     #[test]
     fn what_does_not_change_costs_a_few_bytes_a_block() {
         let row = Values::default().with(POWER, 80_000).with(TEMPERATURE, 40);
-        let offsets: Vec<u32> = (0..64).map(|n| n * 1000).collect();
-        let block = packed(&offsets, &vec![row; 64]);
+        let offsets: Vec<u32> = (0..32).map(|n| n * 1000).collect();
+        let block = packed(&offsets, &vec![row; 32]);
         assert!(block.n_bytes() < 40, "{} bytes", block.n_bytes());
     }
 }

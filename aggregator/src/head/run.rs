@@ -1,4 +1,4 @@
-//! Samples in ascending order: those of the last minute row by row, older ones in blocks of columns.
+//! Samples in ascending order: those of the last half a minute row by row, older ones in blocks of columns.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use entrenar::unit::Timestamp;
 
 use super::block::{Bits, Block, MAX_ROWS};
 use super::rows::Rows;
+use super::total::Total;
 use crate::chunk::stretch;
 use crate::query::Point;
-use crate::query::bucket::Bucket;
 use crate::query::recent::SumUp;
 
 /// A block is of so many ticks, counted from the beginning of the stretch: stretches of different GPUs begin at different
-/// times, and so their blocks are not all packed at the same one.
-const TICKS_A_BLOCK: u32 = 60;
+/// times, and so their blocks are not all packed at the same one. One metric is read from rows
+/// several times slower than from a block; shorter blocks take more memory.
+const TICKS_A_BLOCK: u32 = 30;
 
 /// Fewer rows than this wait for the next block, unless that gets too many.
 const LEAST_ROWS: usize = 4;
@@ -29,6 +30,8 @@ pub(super) struct Run {
     blocks: Vec<Block>,
     /// Samples in blocks: these lie all over the memory, and every push asks how many there are.
     n_in_blocks: usize,
+    /// What the blocks come to.
+    total: Total,
     /// Of the rows, in milliseconds from the start of the stretch.
     offsets: Vec<u32>,
     rows: Rows,
@@ -43,6 +46,7 @@ impl Run {
             block_ms: (tick_ms * TICKS_A_BLOCK).max(1),
             blocks: Vec::new(),
             n_in_blocks: 0,
+            total: Total::default(),
             offsets: Vec::new(),
             rows: Rows::default(),
         }
@@ -65,7 +69,9 @@ impl Run {
         let n_rows = self.offsets.len();
         if n_rows == MAX_ROWS || is_next && n_rows >= LEAST_ROWS {
             self.blocks.reserve_exact(1);
-            self.blocks.push(Block::of(&self.offsets, &self.rows));
+            let block = Block::of(&self.offsets, &self.rows);
+            self.total.add(&block);
+            self.blocks.push(block);
             self.n_in_blocks += n_rows;
             self.offsets.clear();
             self.rows.clear();
@@ -154,7 +160,8 @@ impl Run {
         self.latest(metric, start, |some| show(within(some, extent)));
     }
 
-    /// The same summed up. Of a block in one step the values are enough: nobody asks when each was.
+    /// The same summed up. Of blocks in one step it is known already what they come to, and of a block in one step the values are
+    /// enough: nobody asks when each was.
     pub(super) fn sum_up(
         &self,
         metric: MetricId,
@@ -162,18 +169,22 @@ impl Run {
         extent: (Timestamp, Timestamp),
         sums: &mut SumUp<'_>,
     ) {
-        for block in self.overlapping(start, extent) {
-            let (first, last) = (at(start, block.first), at(start, block.last));
-            let is_one = extent.0 <= first && last <= extent.1 && last < sums.end_of(first);
-            let mut values = [0; MAX_ROWS];
-            match block.values(metric, &mut values) {
-                None => {}
-                Some((_, values)) if is_one && values.len() == block.len() => {
-                    if let Some(bucket) = Bucket::of_values(first, last, values) {
-                        sums.add(bucket);
-                    }
+        let is_one = |sums: &SumUp<'_>, first: u32, last: u32| {
+            let (first, last) = (at(start, first), at(start, last));
+            extent.0 <= first && last <= extent.1 && last < sums.end_of(first)
+        };
+        let ends = self.blocks.first().zip(self.blocks.last());
+        if ends.is_some_and(|(first, last)| is_one(sums, first.first, last.last)) {
+            if let Some(total) = self.total.of(metric, start) {
+                sums.add(total);
+            }
+        } else {
+            for block in self.overlapping(start, extent) {
+                if !is_one(sums, block.first, block.last) {
+                    block.points(metric, start, |some| sums.points(within(some, extent)));
+                } else if let Some(sum) = block.sum(metric, start) {
+                    sums.add(sum);
                 }
-                Some(_) => block.points(metric, start, |some| sums.points(within(some, extent))),
             }
         }
         self.latest(metric, start, |some| sums.points(within(some, extent)));
@@ -205,7 +216,11 @@ impl Run {
     pub(super) fn n_bytes(&self) -> usize {
         let blocks = self.blocks.capacity() * size_of::<Block>();
         let packed: usize = self.blocks.iter().map(Block::n_bytes).sum();
-        blocks + packed + self.offsets.capacity() * size_of::<u32>() + self.rows.n_bytes()
+        blocks
+            + packed
+            + self.total.n_bytes()
+            + self.offsets.capacity() * size_of::<u32>()
+            + self.rows.n_bytes()
     }
 }
 

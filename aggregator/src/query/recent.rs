@@ -31,6 +31,9 @@ impl Recent {
     }
 }
 
+/// Steps in which the head has something of a GPU: its open stretch by the minute.
+const MOST_USUAL: usize = 8;
+
 /// What samples come to in steps, put together of what is shown one after the other, ascending.
 #[derive(Debug)]
 pub struct SumUp<'q> {
@@ -42,10 +45,11 @@ pub struct SumUp<'q> {
 
 impl<'q> SumUp<'q> {
     /// Nothing yet.
-    pub const fn new(steps: &'q Steps) -> Self {
+    pub fn new(steps: &'q Steps) -> Self {
         Self {
             steps,
-            sums: Vec::new(),
+            // There are many of these at once, and most of them are short.
+            sums: Vec::with_capacity(steps.len().min(MOST_USUAL)),
             end: Timestamp(i64::MIN),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use entrenar::metric::MetricId;
 
 use super::read::{Spans, each_bucket};
+use super::total::total;
 use super::write::{put_extents, put_metric};
 use super::{Rollup, kind_of};
 use crate::chunk::packed;
@@ -141,12 +142,28 @@ impl Opened {
 
     /// Shows one metric's buckets, ascending; none if the rollup has none of it.
     pub fn each(&self, metric: MetricId, see: impl FnMut(Bucket)) -> Result<(), ChunkError> {
-        let Some((_, shape, body)) = self.table().find(|(of, ..)| *of == metric) else {
-            return Ok(());
-        };
-        let body = &self.payload[body];
-        let spans = Spans::new(self.extents(), self.n_buckets, self.step);
-        each_bucket(spans, metric, shape, body, see)
+        match self.body(metric) {
+            Some((shape, body)) => each_bucket(self.spans(), metric, shape, body, see),
+            None => Ok(()),
+        }
+    }
+
+    /// What one metric comes to in all buckets, as [`Sums::total`](super::Sums::total) says it.
+    pub(super) fn total(&self, metric: MetricId) -> Result<Option<Bucket>, ChunkError> {
+        match self.body(metric) {
+            Some((shape, body)) => total(self.spans(), metric, shape, body),
+            None => Ok(None),
+        }
+    }
+
+    fn spans(&self) -> Spans<'_> {
+        Spans::new(self.extents(), self.n_buckets, self.step)
+    }
+
+    /// Shape and body of a metric.
+    fn body(&self, metric: MetricId) -> Option<(u8, &[u8])> {
+        let (_, shape, at) = self.table().find(|(of, ..)| *of == metric)?;
+        Some((shape, &self.payload[at]))
     }
 
     /// The bytes that say when its buckets are.

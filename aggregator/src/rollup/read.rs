@@ -20,7 +20,7 @@ pub(super) fn each_bucket(
     mut body: &[u8],
     see: impl FnMut(Bucket),
 ) -> Result<(), ChunkError> {
-    let kind = kind_of(metric).ok_or(ChunkError::Malformed("unknown metric"))?;
+    let kind = kind_of(metric).ok_or(UNKNOWN_METRIC)?;
     if shape & !KNOWN != 0 {
         return Err(ChunkError::Malformed("unknown shape of a rollup"));
     }
@@ -56,13 +56,15 @@ fn each_known(
         Kind::Gauge => {
             let mut gauges = Gauges::new(&mut body, n)?;
             for _ in 0..n {
-                see(gauges.take(&mut body, &span()?.extent)?);
+                let extent = span()?.extent;
+                see(gauges.level(&mut body, extent.count)?.within(&extent));
             }
         }
         Kind::Counter => {
             let mut counters = Counters::new(&mut body, n, shape)?;
             for _ in 0..n {
-                see(counters.take(&mut body, &span()?.extent)?);
+                let extent = span()?.extent;
+                see(counters.rise(&mut body)?.within(&extent));
             }
         }
     }
@@ -75,9 +77,9 @@ fn each_known(
 
 /// When a bucket begins, and its samples.
 #[derive(Clone, Copy)]
-struct Span {
+pub(super) struct Span {
     start: Timestamp,
-    extent: Extent,
+    pub(super) extent: Extent,
 }
 
 /// When the buckets of a stretch are, one by one.
@@ -99,8 +101,13 @@ impl<'a> Spans<'a> {
         }
     }
 
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.n
+    }
+
     #[inline]
-    fn take(&mut self) -> Result<Span, ChunkError> {
+    pub(super) fn take(&mut self) -> Result<Span, ChunkError> {
         let before = self.number.unwrap_or(0);
         let [steps, count, to_first, to_last] = take_some(&mut self.rest)?;
         let number = before.wrapping_add(unzigzag(steps));
@@ -180,7 +187,8 @@ fn known_of(
     Ok(known)
 }
 
-fn flat_at(value: i64, extent: &Extent) -> Bucket {
+/// As if every sample were this.
+pub(super) fn flat_at(value: i64, extent: &Extent) -> Bucket {
     Bucket {
         first: (extent.first, value),
         last: (extent.last, value),
@@ -193,47 +201,84 @@ fn flat_at(value: i64, extent: &Extent) -> Bucket {
 }
 
 /// A level: all of its columns but the sums, which are last.
-struct Gauges {
+pub(super) struct Gauges {
     /// Steps of the least values; then largest values and last ones, above the least.
     columns: Columns,
     before: i64,
 }
 
+/// What a level did in a bucket.
+pub(super) struct Level {
+    pub(super) least: i64,
+    pub(super) most: i64,
+    pub(super) last: i64,
+    pub(super) sum: i128,
+}
+
 impl Gauges {
-    fn new(body: &mut &[u8], n: usize) -> Result<Self, ChunkError> {
+    pub(super) fn new(body: &mut &[u8], n: usize) -> Result<Self, ChunkError> {
         let columns = Columns::take(body, n, 3)?;
         Ok(Self { columns, before: 0 })
     }
 
+    /// The next, of so many samples.
     #[inline]
-    fn take(&mut self, sums: &mut &[u8], extent: &Extent) -> Result<Bucket, ChunkError> {
+    pub(super) fn level(&mut self, sums: &mut &[u8], count: u64) -> Result<Level, ChunkError> {
         let [step, to_most, to_last] = self.columns.next();
         let least = self.before.wrapping_add(unzigzag(step));
         self.before = least;
-        let mut bucket = flat_at(least, extent);
-        let above = least.checked_add_unsigned(to_most);
-        bucket.max = above.ok_or(OUT_OF_RANGE)?;
-        let above = least.checked_add_unsigned(to_last);
-        let is_level = |last: &i64| *last <= bucket.max;
-        bucket.last.1 = above.filter(is_level).ok_or(OUT_OF_RANGE)?;
-        let most = i128::from(bucket.max) * i128::from(bucket.count);
-        let above = bucket.sum.checked_add_unsigned(take_long(sums)?);
-        let is_sum = |sum: &i128| *sum <= most;
-        bucket.sum = above.filter(is_sum).ok_or(OUT_OF_RANGE)?;
-        Ok(bucket)
+        let most = least.checked_add_unsigned(to_most).ok_or(OUT_OF_RANGE)?;
+        if to_most < to_last {
+            return Err(OUT_OF_RANGE);
+        }
+        let above = take_long(sums)?;
+        if u128::from(to_most) * u128::from(count) < above {
+            return Err(OUT_OF_RANGE);
+        }
+        let bottom = i128::from(least) * i128::from(count);
+        Ok(Level {
+            least,
+            most,
+            last: least.wrapping_add_unsigned(to_last),
+            sum: bottom.wrapping_add_unsigned(above),
+        })
+    }
+}
+
+impl Level {
+    pub(super) fn within(self, extent: &Extent) -> Bucket {
+        Bucket {
+            first: (extent.first, self.least),
+            last: (extent.last, self.last),
+            min: self.least,
+            max: self.most,
+            sum: self.sum,
+            count: extent.count,
+            increase: 0,
+        }
     }
 }
 
 /// A total: its columns but what was gained, which stands last where there was a reset.
-struct Counters {
+pub(super) struct Counters {
     /// Steps to the first values, and from those to the last ones.
     columns: Columns,
     has_gains: bool,
     before: i64,
 }
 
+/// What a total did in a bucket.
+pub(super) struct Rise {
+    pub(super) first: i64,
+    pub(super) last: i64,
+    /// Of the two.
+    pub(super) least: i64,
+    pub(super) most: i64,
+    pub(super) increase: i128,
+}
+
 impl Counters {
-    fn new(body: &mut &[u8], n: usize, shape: u8) -> Result<Self, ChunkError> {
+    pub(super) fn new(body: &mut &[u8], n: usize, shape: u8) -> Result<Self, ChunkError> {
         Ok(Self {
             columns: Columns::take(body, n, 2)?,
             has_gains: shape & RESET != 0,
@@ -241,8 +286,9 @@ impl Counters {
         })
     }
 
+    /// The next.
     #[inline]
-    fn take(&mut self, gains: &mut &[u8], extent: &Extent) -> Result<Bucket, ChunkError> {
+    pub(super) fn rise(&mut self, gains: &mut &[u8]) -> Result<Rise, ChunkError> {
         let [to_first, to_last] = self.columns.next();
         let first = self.before.wrapping_add(unzigzag(to_first));
         let last = first.wrapping_add(unzigzag(to_last));
@@ -255,15 +301,27 @@ impl Counters {
         if increase < 0 {
             return Err(OUT_OF_RANGE);
         }
-        Ok(Bucket {
-            first: (extent.first, first),
-            last: (extent.last, last),
-            min: first.min(last),
-            max: first.max(last),
-            sum: 0,
-            count: extent.count,
+        Ok(Rise {
+            first,
+            last,
+            least: first.min(last),
+            most: first.max(last),
             increase,
         })
+    }
+}
+
+impl Rise {
+    pub(super) fn within(self, extent: &Extent) -> Bucket {
+        Bucket {
+            first: (extent.first, self.first),
+            last: (extent.last, self.last),
+            min: self.least,
+            max: self.most,
+            sum: 0,
+            count: extent.count,
+            increase: self.increase,
+        }
     }
 }
 
@@ -321,7 +379,8 @@ impl Columns {
 }
 
 pub(super) const CUT_SHORT: ChunkError = ChunkError::Malformed("rollup cut short");
-const OUT_OF_RANGE: ChunkError = ChunkError::Malformed("a sum that no samples come to");
+pub(super) const OUT_OF_RANGE: ChunkError = ChunkError::Malformed("a sum that no samples come to");
+pub(super) const UNKNOWN_METRIC: ChunkError = ChunkError::Malformed("unknown metric");
 
 #[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Result<u64, ChunkError> {

@@ -15,6 +15,7 @@ use entrenar::unit::Timestamp;
 use super::LEAST_INTERVALS;
 use super::bytes::{self, MAX_BUCKETS, Opened, ZSTD_LEVEL};
 use super::read::{CUT_SHORT, Spans, each_bucket, take};
+use super::total::total;
 use crate::chunk::stretch::{MAX_LENGTH, TICKS};
 use crate::chunk::varint::{self, unzigzag, zigzag};
 use crate::chunk::{ChunkError, Profile, packed};
@@ -265,7 +266,7 @@ pub struct Line {
     pub from: Timestamp,
     pub to: Timestamp,
     pub profile: Profile,
-    n_buckets: usize,
+    pub(super) n_buckets: usize,
     extents: Range<usize>,
 }
 
@@ -355,21 +356,40 @@ impl Sheets {
         metric: MetricId,
         see: impl FnMut(Bucket),
     ) -> Result<(), ChunkError> {
+        match self.body(place, metric)? {
+            Some((shape, body)) => each_bucket(self.spans(place), metric, shape, body, see),
+            None => Ok(()),
+        }
+    }
+
+    /// What one metric comes to in a stretch, as [`Sums::total`](super::Sums::total) says it.
+    pub(super) fn total(
+        &self,
+        place: usize,
+        metric: MetricId,
+    ) -> Result<Option<Bucket>, ChunkError> {
+        match self.body(place, metric)? {
+            Some((shape, body)) => total(self.spans(place), metric, shape, body),
+            None => Ok(None),
+        }
+    }
+
+    fn spans(&self, place: usize) -> Spans<'_> {
+        let line = &self.lines[place];
+        Spans::new(self.extents(line), line.n_buckets, self.step)
+    }
+
+    /// Shape and body of a metric in a stretch.
+    fn body(&self, place: usize, metric: MetricId) -> Result<Option<(u8, &[u8])>, ChunkError> {
         let found = self.metrics.iter().find(|(of, _)| *of == metric);
         let Some((_, sheet)) = found else {
             return if self.listed.contains(&metric) {
                 Err(ChunkError::Malformed("its sheet is missing"))
             } else {
-                Ok(())
+                Ok(None)
             };
         };
-        let sheet = sheet.as_ref().map_err(|error| *error)?;
-        let Some((shape, body)) = sheet.body(place) else {
-            return Ok(());
-        };
-        let line = &self.lines[place];
-        let spans = Spans::new(self.extents(line), line.n_buckets, self.step);
-        each_bucket(spans, metric, shape, body, see)
+        Ok(sheet.as_ref().map_err(|error| *error)?.body(place))
     }
 
     fn extents(&self, line: &Line) -> &[u8] {

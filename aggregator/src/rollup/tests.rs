@@ -151,6 +151,23 @@ proptest! {
         }
     }
 
+    /// Up to the number of buckets that are added up without taking memory, and beyond.
+    #[test]
+    fn all_buckets_at_once_are_as_one_by_one(samples in samples(), n in any::<prop::sample::Index>()) {
+        let samples = &samples[..=n.index(samples.len())];
+        for step in STEPS {
+            let rollup = Rollup::of(&columns(samples, Profile::Exact), step);
+            let sums = Sums::alone(&encode(&rollup).expect("bytes"));
+            prop_assert_eq!(sums.n_buckets(), rollup.starts.len());
+            for metric in [TEMPERATURE, ENERGY, PROCESSES, POWER] {
+                let joined = sums.metric(metric).expect("its own bytes").into_iter().reduce(Bucket::then);
+                let total = sums.total(metric).expect("its own bytes");
+                let said = |bucket: &Bucket| (told(metric, bucket), bucket.first.0, bucket.last.0);
+                prop_assert_eq!(total.as_ref().map(said), joined.as_ref().map(said));
+            }
+        }
+    }
+
     #[test]
     fn minutes_come_to_the_hours_that_samples_come_to(samples in samples()) {
         let columns = columns(&samples, Profile::Exact);
@@ -166,6 +183,8 @@ proptest! {
         let sum = bytes::checksum(&dressed).to_le_bytes();
         dressed[1..5].copy_from_slice(&sum);
         let _ = (decode(&dressed, POWER), decode(&dressed, ENERGY));
+        let sums = Sums::alone(&dressed);
+        let _ = (sums.total(POWER), sums.total(ENERGY));
     }
 }
 

@@ -165,10 +165,16 @@ impl Fresh {
         let mut state = self.state();
         let is_lost = state.is_lost;
         let of_step = state.of(step);
+        // Those of a GPU follow each other.
+        let mut latest: Option<(i64, &[Kept])> = None;
         for key in keys {
             let (gpu, stretch) = *key;
-            let mut of_gpu = of_step.rows.get(&gpu).into_iter().flatten();
-            match of_gpu.find(|kept| kept.stretch == stretch) {
+            let of_gpu = match latest {
+                Some((of, kept)) if of == gpu => kept,
+                _ => of_step.rows.get(&gpu).map_or(&[][..], Vec::as_slice),
+            };
+            latest = Some((gpu, of_gpu));
+            match of_gpu.iter().find(|kept| kept.stretch == stretch) {
                 Some(kept) => found.push((*key, kept.stored.clone())),
                 None if is_lost || stretch <= of_step.complete_after => unknown.push(*key),
                 None => {}
