@@ -13,8 +13,5 @@ SELECT create_distributed_table('rollup_1h', 'node_id', colocate_with => 'chunk'
 SELECT create_distributed_table('rollup_sheet_1m', 'cohort', colocate_with => 'none');
 SELECT create_distributed_table('rollup_sheet_1h', 'cohort', colocate_with => 'rollup_sheet_1m');
 
--- Who held which GPU when.
-SELECT create_distributed_table('holder_change', 'node_id', colocate_with => 'chunk');
-
 -- Everything else is small or short-lived and stays on the coordinator: the journal (until its samples are sealed, some
--- 15 minutes), names and numbers of nodes and GPUs, XIDs, agents' marks, the engine's snapshot, incidents, messages.
+-- 15 minutes), names and numbers of nodes and GPUs, who held which GPU when, XIDs, agents' marks, the engine's snapshot, incidents, messages.

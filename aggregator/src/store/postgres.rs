@@ -88,16 +88,16 @@ impl PostgresStore {
         let n_chunks_lost = Arc::<AtomicU64>::default();
         let superseded = CancellationToken::new();
         let newest = opened.newest;
+        let readers = session::readers(&opened.address);
         let fresh = Arc::new(Fresh::new(opened.newest_sums));
         let hand = PostgresHand::new(
-            address.clone(),
             opened,
             Arc::clone(&n_chunks_lost),
             superseded.clone(),
             Arc::clone(&fresh),
         );
         Ok(Self {
-            readers: session::readers(address),
+            readers,
             fresh,
             writer: Writer::start(hand, newest),
             n_chunks_lost,

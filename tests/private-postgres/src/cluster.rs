@@ -63,20 +63,29 @@ impl Cluster {
     ///
     /// Panics with what to install when there is no Postgres.
     pub fn quick() -> Option<Self> {
-        Self::start_with(&QUICK, None)
+        Self::start_with(&QUICK, None, None)
+    }
+
+    /// One for many tests that also listens on a port of loopback, with these settings.
+    pub(crate) fn listening(settings: &[&str]) -> Option<Self> {
+        Self::start_with(&[&QUICK, settings].concat(), Some(free_port()), None)
     }
 
     /// One that syncs, for tests that stop it, and see what is left.
     pub fn durable() -> Option<Self> {
-        Self::start_with(&[], None)
+        Self::start_with(&[], None, None)
     }
 
     /// One that also listens on a port of loopback, and takes only encrypted connections there.
     pub fn encrypted(identity: &Identity<'_>) -> Option<Self> {
-        Self::start_with(&QUICK, Some(identity))
+        Self::start_with(&QUICK, Some(free_port()), Some(identity))
     }
 
-    fn start_with(settings: &[&str], identity: Option<&Identity<'_>>) -> Option<Self> {
+    fn start_with(
+        settings: &[&str],
+        port: Option<u16>,
+        identity: Option<&Identity<'_>>,
+    ) -> Option<Self> {
         if is_skipped() {
             return None;
         }
@@ -102,7 +111,7 @@ impl Cluster {
             programs,
             user,
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
-            port: identity.map(|_| free_port()),
+            port,
             server: Mutex::new(None),
         };
         cluster.init();
@@ -118,7 +127,7 @@ impl Cluster {
         on(&self.options(), false).await
     }
 
-    fn options(&self) -> PgConnectOptions {
+    pub(crate) fn options(&self) -> PgConnectOptions {
         let options = PgConnectOptions::new_without_pgpass()
             .socket(self.home.path())
             .username("postgres")
@@ -186,6 +195,18 @@ impl Cluster {
         fs::write(&configuration, written).expect("written");
     }
 
+    /// Opens the door to what is not encrypted, too.
+    pub fn allow_plain(&self) {
+        let access = self.data().join("pg_hba.conf");
+        fs::write(
+            &access,
+            "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n",
+        )
+        .expect("written");
+        self.stop();
+        self.start();
+    }
+
     fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
@@ -221,7 +242,8 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        command.current_dir("/");
+        // A server that connects to another one looks for certificates there.
+        command.current_dir("/").env("HOME", self.home.path());
         let server = keeper::spawn(command).expect("setpriv runs");
         *self.server() = Some(server);
     }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod citus;
 mod cluster;
 mod keeper;
 mod programs;
@@ -19,6 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::time::{sleep, timeout};
 
+pub use citus::Citus;
 pub use cluster::{Cluster, GUARDED, Identity};
 pub use programs::found;
 
@@ -67,16 +69,25 @@ fn is_skipped() -> bool {
 
 /// Makes a database on a server.
 async fn on(server: &PgConnectOptions, outlives_us: bool) -> Database {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let name = format!("entrenar_test_{pid}_{number}");
-    // Nobody is ever connected to this template, and so nobody is in the way.
-    let create = format!("CREATE DATABASE {name} TEMPLATE template0");
-    execute(server, create).await;
+    let name = new_name();
+    create(server, &name).await;
     Database {
         url: server.clone().database(&name).to_url_lossy().to_string(),
         outlives_us: outlives_us.then(|| (server.clone(), name)),
     }
+}
+
+/// Of a database that there is not yet.
+fn new_name() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    format!("entrenar_test_{pid}_{number}")
+}
+
+async fn create(server: &PgConnectOptions, name: &str) {
+    // Nobody is ever connected to this template, and so nobody is in the way.
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+    execute(server, create).await;
 }
 
 async fn execute(server: &PgConnectOptions, sql: String) {
@@ -102,6 +113,14 @@ async fn connect(server: &PgConnectOptions) -> PgConnection {
 }
 
 impl Database {
+    /// One that is gone when its server ends.
+    fn within_server(options: &PgConnectOptions) -> Self {
+        Self {
+            url: options.to_url_lossy().to_string(),
+            outlives_us: None,
+        }
+    }
+
     /// A connection of the test's own.
     pub async fn connect(&self) -> PgConnection {
         let options = PgConnectOptions::from_str(&self.url).expect("our own URL");

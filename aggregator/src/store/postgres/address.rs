@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// What may stand behind the `?`. The driver would log an unknown one with its value, which may be a secret.
 const PARAMETERS: [&str; 18] = [
@@ -73,6 +73,12 @@ impl Address {
     /// The database's name: the user's where none is given.
     pub(super) fn database(&self) -> &str {
         self.0.get_database().unwrap_or(self.0.get_username())
+    }
+
+    /// The same without encryption, where that is only preferred.
+    pub(super) fn unencrypted(&self) -> Option<Self> {
+        let may_do_without = matches!(self.0.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer);
+        may_do_without.then(|| Self(self.0.clone().ssl_mode(PgSslMode::Disable)))
     }
 
     pub(super) fn options(&self) -> PgConnectOptions {

@@ -48,6 +48,14 @@ pub(in crate::store) fn by_code(code: &str, text: String) -> StoreError {
 /// What a server that speaks English says of a connection that is not encrypted; others say it in their own words.
 const UNENCRYPTED: &str = "no encryption";
 
+/// What the driver says of a certificate of version 1, such as Citus makes for a server that has none.
+const OLD_CERTIFICATE: &str = "UnsupportedCertVersion";
+
+/// Whether it is the server's certificate, or the lack of a common way to encrypt, that keeps us from connecting.
+pub(super) fn is_of_certificate(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(why) if why.kind() == std::io::ErrorKind::InvalidData)
+}
+
 /// Of connecting, at a start: what only the operator can put right is told apart from what passes.
 pub(super) fn of_connecting(address: &Address, error: sqlx::Error) -> StoreError {
     let text = match &error {
@@ -74,12 +82,15 @@ pub(super) fn of_connecting(address: &Address, error: sqlx::Error) -> StoreError
         (sqlx::Error::Tls(_) | sqlx::Error::Configuration(_), _) => StoreError::Refused(format!(
             "{text}: check `sslmode` and `sslrootcert` in --database-url"
         )),
-        // So the driver tells of a certificate that it does not believe.
-        (sqlx::Error::Io(why), _) if why.kind() == std::io::ErrorKind::InvalidData => {
+        (sqlx::Error::Io(why), _) if why.to_string().contains(OLD_CERTIFICATE) => {
             StoreError::Refused(format!(
-                "{why}, of {address}: name the server as its certificate does, and its CA with `sslrootcert=FILE` in --database-url"
+                "the certificate of {address} is of X.509 version 1, which says too little to be checked: give the server one of version 3, \
+                 or write `sslmode=disable` into --database-url where the way there is safe without"
             ))
         }
+        (sqlx::Error::Io(why), _) if is_of_certificate(&error) => StoreError::Refused(format!(
+            "{why}, of {address}: name the server as its certificate does, and its CA with `sslrootcert=FILE` in --database-url"
+        )),
         (sqlx::Error::Io(why), _) => {
             StoreError::Unavailable(format!("could not connect to {address}: {why}"))
         }

@@ -51,14 +51,13 @@ enum Link {
 
 impl PostgresHand {
     pub(super) fn new(
-        address: Address,
         opened: Opened,
         n_chunks_lost: Arc<AtomicU64>,
         superseded: CancellationToken,
         fresh: Arc<Fresh>,
     ) -> Self {
         Self {
-            address,
+            address: opened.address,
             token: opened.token,
             link: Link::Up(Box::new(opened.connection)),
             memory: Memory {

@@ -150,7 +150,8 @@ async fn alone(
         starts.push(start);
         of_nodes.push(nodes.get(&number).copied().unwrap_or_default());
     }
-    // Parts of the tables that have none of them are left alone.
+    // Parts of the tables that have none of them are left alone. The two tables are compared by their own columns: so Citus sees
+    // that rows of both lie on one shard.
     let first = starts.iter().min().copied().unwrap_or_default();
     let last = starts.iter().max().copied().unwrap_or_default();
     let sql = AssertSqlSafe(format!(
@@ -163,8 +164,8 @@ async fn alone(
          SELECT number, stretch_ms, from_ms, to_ms, NULL FROM asked
              JOIN chunk ON stretch_ms = start AND gpu_id = number AND node_id = node
              WHERE stretch_ms BETWEEN $6 AND $7 AND from_ms <= $4 AND $5 <= to_ms
-                 AND NOT EXISTS (SELECT FROM {table} AS sums WHERE sums.stretch_ms = start
-                     AND sums.gpu_id = number AND sums.node_id = node)"
+                 AND NOT EXISTS (SELECT FROM {table} AS sums WHERE sums.stretch_ms = chunk.stretch_ms
+                     AND sums.gpu_id = chunk.gpu_id AND sums.node_id = chunk.node_id)"
     ));
     let rows = sqlx::query_as(sql)
         .bind(numbers)

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Address;
-use super::error::of_connecting;
+use super::error::{is_of_certificate, of_connecting};
 use super::history;
 use crate::rollup::STEPS;
 use crate::store::migrate::migrate;
@@ -71,6 +71,8 @@ pub(super) type Token = [u8; 16];
 
 /// What a writer begins with.
 pub(super) struct Opened {
+    /// As it was reached: what is only preferred may not have been possible.
+    pub(super) address: Address,
     pub(super) connection: PgConnection,
     pub(super) token: Token,
     /// The newest journal row ever, even if it is forgotten by now.
@@ -82,13 +84,14 @@ pub(super) struct Opened {
 /// Connects for the first time: takes the lock, brings the schema up to date, and signs.
 pub(super) async fn open(address: &Address) -> StoreResult<Opened> {
     timely(address, async {
-        let mut connection = locked(address).await?;
+        let (mut connection, address) = locked(address).await?;
         check_ours(&mut connection).await?;
         migrate(&mut connection, &MIGRATIONS).await?;
         let token = sign(&mut connection).await?;
         let newest = newest_position(&mut connection).await?;
         let newest_sums = history::newest_alone(&mut connection).await?;
         Ok(Opened {
+            address,
             connection,
             token,
             newest,
@@ -114,7 +117,7 @@ pub(super) async fn reopen(
     last: Option<JournalPosition>,
 ) -> StoreResult<Found> {
     timely(address, async {
-        let mut connection = locked(address).await?;
+        let (mut connection, _) = locked(address).await?;
         let (ours, whole): (bool, bool) = sqlx::query_as(
             "SELECT EXISTS (SELECT FROM writer WHERE token = $1),
                  $2 IS NULL OR EXISTS (SELECT FROM journal WHERE position = $2)",
@@ -157,10 +160,26 @@ pub(super) fn readers(address: &Address) -> PgPool {
         .connect_lazy_with(address.options())
 }
 
+/// Connects, and says how. As other clients do where encryption is only preferred, without it if it fails.
+async fn connected(address: &Address) -> StoreResult<(PgConnection, Address)> {
+    let error = match address.options().connect().await {
+        Ok(connection) => return Ok((connection, address.clone())),
+        Err(error) => error,
+    };
+    let Some(plain) = address.unencrypted().filter(|_| is_of_certificate(&error)) else {
+        return Err(of_connecting(address, error));
+    };
+    let connection = plain.options().connect().await;
+    let connection = connection.map_err(|error| of_connecting(address, error))?;
+    warn!(
+        "not encrypted: {error}, of {address}; `sslmode=verify-full` in --database-url would insist on encryption"
+    );
+    Ok((connection, plain))
+}
+
 /// A connection that may write, and alone may. Its lock ends with it.
-async fn locked(address: &Address) -> StoreResult<PgConnection> {
-    let connected = address.options().connect().await;
-    let mut connection = connected.map_err(|error| of_connecting(address, error))?;
+async fn locked(address: &Address) -> StoreResult<(PgConnection, Address)> {
+    let (mut connection, reached) = connected(address).await?;
     check_server(&mut connection).await?;
     sqlx::raw_sql(LIMITS).execute(&mut connection).await?;
     for setting in NOTICE_US {
@@ -176,7 +195,7 @@ async fn locked(address: &Address) -> StoreResult<PgConnection> {
             "another aggregator has {address}: this one takes over when it ends"
         )));
     }
-    Ok(connection)
+    Ok((connection, reached))
 }
 
 async fn check_server(connection: &mut PgConnection) -> StoreResult<()> {

@@ -1,6 +1,7 @@
 //! What is Postgres' own, met on a real server.
 
 mod away;
+mod citus;
 mod encrypted;
 mod opening;
 

@@ -85,6 +85,36 @@ async fn a_server_is_believed_by_its_certificate_and_what_is_wrong_with_it_is_sa
     }
 }
 
+/// As Citus makes one for a server that has none: of X.509 version 1, which our TLS does not read.
+#[tokio::test]
+async fn where_encryption_is_only_preferred_an_old_certificate_is_done_without() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/postgres/tests/old_certificate");
+    let Some(cluster) = Cluster::encrypted(&Identity {
+        certificate: &folder.join("server.pem"),
+        key: &folder.join("server.key"),
+        clients_ca: None,
+    }) else {
+        return;
+    };
+    cluster.allow_plain();
+    let database = cluster.database().await;
+    let address = Address::parse(&database.url).unwrap();
+    let (name, port) = (address.database(), cluster.port().unwrap());
+    let url = |mode| format!("postgres://postgres@localhost:{port}/{name}?sslmode={mode}");
+    let said = told(&url("require")).await;
+    assert!(
+        said.contains("version 1") && said.contains("sslmode=disable"),
+        "{said}"
+    );
+
+    let store = PostgresStore::open(&Address::parse(&url("prefer")).unwrap())
+        .await
+        .unwrap();
+    store.commit(journal(7)).await.unwrap();
+    assert_eq!(journalled(&store).await, [7]);
+}
+
 #[tokio::test]
 async fn a_server_that_wants_to_see_a_certificate_is_shown_one() {
     let ours = certificates();
