@@ -1,6 +1,6 @@
 -- Spreads the history over the workers of a Citus cluster. Run it once, on the coordinator, in entrenar's database and
 -- as its owner, with the extension `citus` in place, after a first start has made the tables and while no aggregator runs.
--- Why this is enough, and what was tested and what was not: docs/postgres.md.
+-- Why this is enough, and what was tried: docs/postgres.md.
 
 -- The samples: nearly all of the bytes. Days stay partitions, and are made and dropped as before.
 SELECT create_distributed_table('chunk', 'node_id');
