@@ -48,7 +48,7 @@ pub const BENCHES: &[Bench] = &[
     Bench {
         name: "scale",
         what: "20,000 and 100,000 GPUs at one aggregator",
-        run: scale::run,
+        run: scale::run_all,
     },
     Bench {
         name: "scrape",

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use entrenar_bench::{BENCHES, detection, load, peers};
+use entrenar_bench::{BENCHES, detection, load, peers, scale};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +32,9 @@ fn run(names: &[&str]) -> Result<()> {
     }
     if let ["peers", parts @ ..] = names {
         return peers::run(parts).context("bench peers");
+    }
+    if let ["scale", sizes @ ..] = names {
+        return scale::run(sizes).context("bench scale");
     }
     let known = |name: &&&str| BENCHES.iter().any(|bench| bench.name == **name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {

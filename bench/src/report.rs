@@ -36,13 +36,12 @@ impl Section {
 
     /// Shows it, and puts it in its place in the results.
     pub fn publish(mut self, bench: &str) -> Result<()> {
-        self.say(format!("{}.", load_average()));
+        self.say(format!("{}. {}.", machine(), load_average()));
         println!("\n{}", self.text);
         let path = results();
         let old = fs::read_to_string(&path)
             .with_context(|| format!("could not read {}", path.display()))?;
         let new = replace(&old, bench, &format!("\n{}", self.text))?;
-        let new = replace(&new, "machine", &format!("\n{}\n\n", machine()))?;
         fs::write(&path, new).with_context(|| format!("could not write {}", path.display()))
     }
 }
@@ -73,7 +72,7 @@ fn load_average() -> String {
     let mut minutes = load.split(' ');
     let mut next = || minutes.next().unwrap_or("–").to_owned();
     let (one, five) = (next(), next());
-    format!("Load average of the machine at the end: {one} over a minute, {five} over five")
+    format!("Load average at the end: {one} over a minute, {five} over five")
 }
 
 /// What the numbers depend on.
@@ -94,7 +93,7 @@ fn machine() -> String {
         |out| String::from_utf8_lossy(&out.stdout).trim().to_owned(),
     );
     format!(
-        "Machine: {cores} cores ({cpu}), {:.0} GiB memory, Linux {}, {rustc}, profile `release`.",
+        "Machine: {cores} cores ({cpu}), {:.0} GiB memory, Linux {}, {rustc}, profile `release`",
         memory_kib / 1024.0 / 1024.0,
         read("/proc/sys/kernel/osrelease").trim(),
     )
@@ -118,11 +117,7 @@ mod tests {
     #[test]
     fn every_bench_has_its_section() {
         let text = fs::read_to_string(results()).unwrap();
-        for name in crate::BENCHES
-            .iter()
-            .map(|bench| bench.name)
-            .chain(["machine"])
-        {
+        for name in crate::BENCHES.iter().map(|bench| bench.name) {
             assert!(replace(&text, name, "").is_ok(), "{name}");
         }
     }

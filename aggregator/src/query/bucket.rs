@@ -80,7 +80,7 @@ impl Bucket {
         let between = gain(self.last.1, next.first.1);
         let both = self.beside(next);
         Self {
-            increase: both.increase + between,
+            increase: both.increase.saturating_add(between),
             ..both
         }
     }
@@ -93,9 +93,10 @@ impl Bucket {
             last: next.last,
             min: self.min.min(next.min),
             max: self.max.max(next.max),
-            sum: self.sum + next.sum,
-            count: self.count + next.count,
-            increase: self.increase + next.increase,
+            // No samples come near the ends; forged bytes may.
+            sum: self.sum.saturating_add(next.sum),
+            count: self.count.saturating_add(next.count),
+            increase: self.increase.saturating_add(next.increase),
         }
     }
 

@@ -59,7 +59,7 @@ fn extents<'c>(
             Some(before) => Extent {
                 first: before.first,
                 last: next.last,
-                count: before.count.checked_add(next.count).ok_or(OUT_OF_RANGE)?,
+                count: before.count.saturating_add(next.count),
             },
             None => next,
         });
@@ -77,7 +77,7 @@ fn gauge(rest: &mut &[u8], counts: &[u64], all: &Extent) -> Result<Bucket, Chunk
                 least: before.least.min(next.least),
                 most: before.most.max(next.most),
                 last: next.last,
-                sum: before.sum.checked_add(next.sum).ok_or(OUT_OF_RANGE)?,
+                sum: before.sum.saturating_add(next.sum),
             },
             None => next,
         });
@@ -97,9 +97,8 @@ fn counter(rest: &mut &[u8], n: usize, shape: u8, all: &Extent) -> Result<Bucket
                 least: before.least.min(next.least),
                 most: before.most.max(next.most),
                 increase: (before.increase)
-                    .checked_add(gain(before.last, next.first))
-                    .and_then(|increase| increase.checked_add(next.increase))
-                    .ok_or(OUT_OF_RANGE)?,
+                    .saturating_add(gain(before.last, next.first))
+                    .saturating_add(next.increase),
             },
             None => next,
         });

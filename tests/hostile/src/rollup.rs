@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use entrenar::metric::{CATALOGUE, Kind, Metric, MetricId};
 use entrenar::unit::Timestamp;
-use entrenar_aggregator::chunk::{self, Profile, Sample};
+use entrenar_aggregator::chunk::{self, ChunkError, Profile, Sample};
 use entrenar_aggregator::query::bucket::Bucket;
-use entrenar_aggregator::rollup;
+use entrenar_aggregator::rollup::{self, Sums};
 
 use crate::bytes::{Recipe, dressed};
 
@@ -22,6 +22,7 @@ pub fn rollup(bytes: &[u8]) {
         for metric in CATALOGUE {
             let read = rollup::decode(&blob, metric.id).expect("its own bytes");
             assert_same(metric.kind, &read, &by_hand(&samples, metric.id, step));
+            assert_total(metric.kind, Sums::alone(&blob).total(metric.id), &read);
         }
     }
 }
@@ -51,7 +52,27 @@ fn read(blob: &[u8]) {
         };
         assert!(is_sound, "what has buckets has a profile");
         assert_sound(metric.kind, &buckets);
+        let total = Sums::alone(blob).total(metric.id);
+        assert_total(metric.kind, total, &buckets);
     }
+}
+
+/// All buckets at once come to what they come to one after the other, but for a level's first value and gain, which are not kept.
+pub(crate) fn assert_total(
+    kind: Kind,
+    total: Result<Option<Bucket>, ChunkError>,
+    buckets: &[Bucket],
+) {
+    let joined = buckets.iter().copied().reduce(Bucket::then);
+    let told = |bucket: Bucket| match kind {
+        Kind::Counter => bucket,
+        Kind::Gauge => Bucket {
+            first: (bucket.first.0, bucket.min),
+            increase: 0,
+            ..bucket
+        },
+    };
+    assert_eq!(total.map(|total| total.map(told)), Ok(joined.map(told)));
 }
 
 /// Samples can come to these.

@@ -1,5 +1,6 @@
 //! Sheets: rollups of several GPUs, laid together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use entrenar::metric::{CATALOGUE, MetricId, POWER};
@@ -7,10 +8,10 @@ use entrenar::unit::Timestamp;
 use entrenar_aggregator::chunk::ChunkError;
 use entrenar_aggregator::query::bucket::Bucket;
 use entrenar_aggregator::rollup::sheet::{self, Key, Parts, Sheets, TIMES};
-use entrenar_aggregator::rollup::{self, Opened, STEPS};
+use entrenar_aggregator::rollup::{self, Opened, STEPS, Sums};
 
 use crate::bytes::{Recipe, dressed};
-use crate::rollup::{assert_sound, sums};
+use crate::rollup::{assert_sound, assert_total, sums};
 
 /// A blob is refused, or holds buckets that samples can come to; and rollups come out as they went in.
 pub fn sheet(bytes: &[u8]) {
@@ -26,6 +27,7 @@ pub fn sheet(bytes: &[u8]) {
         for (metric, blob) in of_metrics {
             opened.add(*metric, blob);
         }
+        let opened = Arc::new(opened);
         let mut again = Parts::default();
         again.put_old(&opened).expect("its own bytes");
         assert_eq!(again.sheets().expect("the same"), sheets);
@@ -36,6 +38,8 @@ pub fn sheet(bytes: &[u8]) {
                 let told = buckets(&opened, place, metric.id).expect("its own bytes");
                 let expected = rollup::decode(&rollup.blob, metric.id).expect("its own bytes");
                 assert_eq!(told, expected);
+                let total = Sums::Together(Arc::clone(&opened), place).total(metric.id);
+                assert_total(metric.kind, total, &expected);
             }
         }
     }
