@@ -8,6 +8,7 @@ pub mod aggregate;
 pub mod bucket;
 pub mod budget;
 pub mod export;
+pub mod fleet;
 pub mod fold;
 pub mod function;
 pub mod gather;

@@ -15,7 +15,7 @@ use entrenar::unit::Timestamp;
 use super::bucket::Bucket;
 use super::budget::Budget;
 use super::recent::Recent;
-use super::shelf::{Key, Shelf, Stored, stocked};
+use super::shelf::{Key, Shelf, Stored};
 use super::step::Steps;
 use super::{Point, QueryError, Question};
 use crate::chunk::{ChunkError, Sample};
@@ -26,7 +26,7 @@ use crate::store::{Store, StoredRollup};
 const PAGE: Duration = Duration::from_hours(6);
 
 /// … and for this many steps of sums: a week of minutes, more than a year of hours.
-const PAGE_STEPS: u32 = 7 * 24 * 60;
+pub(super) const PAGE_STEPS: u32 = 7 * 24 * 60;
 
 /// A stretch of a series, ascending.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +67,7 @@ impl<'a> Source<'a> {
     }
 
     /// The same, of a GPU of which other metrics are read beside this one.
-    fn of(shelf: Arc<Shelf<'a>>, question: Question, head: Recent) -> Self {
+    pub(super) fn of(shelf: Arc<Shelf<'a>>, question: Question, head: Recent) -> Self {
         let (mut head, head_sums) = match head {
             Recent::Points(points) => (points, Vec::new()),
             Recent::Sums(sums) => (Vec::new(), sums),
@@ -133,6 +133,15 @@ impl<'a> Source<'a> {
         self.is_over = to == self.question.to;
         self.from = to + Duration::from_millis(1);
         Ok(())
+    }
+
+    /// What the store is asked for the first page.
+    pub(super) fn first_page(&self) -> Key {
+        Key {
+            from: self.from,
+            to: self.page_end(),
+            step: self.step,
+        }
     }
 
     /// The last millisecond of the page that begins now.
@@ -373,112 +382,6 @@ pub fn side_by_side<'a>(
         Source::of(Arc::clone(&shelf), question, Recent::Points(head))
     };
     metrics.iter().map(of_metric).collect()
-}
-
-/// GPUs of which a question reads samples at once where it asks about many …
-const GPUS_AT_ONCE: u128 = 64;
-
-/// … and hours of history of them, together: some ten megabytes.
-const GPU_HOURS_AT_ONCE: u128 = 128;
-
-/// The same where sums may stand for samples.
-const SUMMED_GPUS_AT_ONCE: u128 = 1024;
-const SUMMED_GPU_HOURS_AT_ONCE: u128 = 1024;
-
-/// How many GPUs' history is read at once between two instants, in these steps.
-pub fn n_at_once((from, to): (Timestamp, Timestamp), steps: &Steps) -> usize {
-    let hours = 1 + to.since(from).as_millis() / Duration::from_hours(1).as_millis();
-    let (gpus, gpu_hours) = match sums_of(steps) {
-        Some(_) => (SUMMED_GPUS_AT_ONCE, SUMMED_GPU_HOURS_AT_ONCE),
-        None => (GPUS_AT_ONCE, GPU_HOURS_AT_ONCE),
-    };
-    (gpu_hours / hours).clamp(1, gpus) as usize
-}
-
-/// Some GPUs' series of one metric, as they are to be read.
-#[derive(Clone, Copy)]
-pub struct Fleet<'q> {
-    pub gpus: &'q [GpuUuid],
-    pub metric: MetricId,
-    /// Both included.
-    pub extent: (Timestamp, Timestamp),
-    /// Into which they will be folded …
-    pub steps: &'q Steps,
-    /// … whoever held a GPU when.
-    pub is_whole: bool,
-}
-
-impl Fleet<'_> {
-    /// Whether what the head has may come summed up: it must be in the same page as all that is stored.
-    fn may_be_summed(&self) -> bool {
-        let is_page = |step| self.extent.1.since(self.extent.0) < step * (PAGE_STEPS - 1);
-        self.is_whole && sums_of(self.steps).is_some_and(is_page)
-    }
-
-    /// The first page of all is read at once. `recent`: of each what the head has of this time, asked before.
-    async fn read<'a>(
-        &self,
-        store: &'a dyn Store,
-        recent: Vec<Recent>,
-    ) -> Result<Vec<Read<'a>>, QueryError> {
-        let question = |gpu: &GpuUuid| Question {
-            gpu: gpu.clone(),
-            metric: self.metric,
-            from: self.extent.0,
-            to: self.extent.1,
-        };
-        let Some(first) = self.gpus.first() else {
-            return Ok(Vec::new());
-        };
-        let first = Source::new(store, question(first), Vec::new());
-        let first = first.in_steps(self.steps, Vec::new());
-        let page = Key {
-            from: first.from,
-            to: first.page_end(),
-            step: first.step,
-        };
-        let shelves = stocked(store, self.gpus, self.metric, page).await?;
-        let all = self.gpus.iter().zip(shelves).zip(recent);
-        let read = |((gpu, shelf), head): ((_, Shelf<'a>), Recent)| Read {
-            is_crossed: head.crosses(&shelf.lying(page)),
-            source: Source::of(Arc::new(shelf), question(gpu), head),
-        };
-        Ok(all.map(read).collect())
-    }
-}
-
-struct Read<'a> {
-    source: Source<'a>,
-    /// What the head has comes summed up, and the store has something of the same time.
-    is_crossed: bool,
-}
-
-/// One metric of some GPUs, in their order. `head` tells what the head has of these GPUs between the two instants, summed up
-/// where steps are given and it can be; it is asked before the store is.
-pub async fn of_many<'a, E, F>(
-    store: &'a dyn Store,
-    fleet: Fleet<'_>,
-    head: impl Fn(Vec<GpuUuid>, Option<Steps>) -> F,
-) -> Result<Vec<Source<'a>>, E>
-where
-    E: From<QueryError>,
-    F: Future<Output = Result<Vec<Recent>, E>>,
-{
-    let summed = fleet.may_be_summed().then_some(*fleet.steps);
-    let recent = head(fleet.gpus.to_vec(), summed).await?;
-    let mut read = fleet.read(store, recent).await?;
-    let crossed = (0..read.len()).filter(|place| read[*place].is_crossed);
-    let crossed: Vec<usize> = crossed.collect();
-    if !crossed.is_empty() {
-        let gpus: Vec<GpuUuid> = crossed.iter().map(|at| fleet.gpus[*at].clone()).collect();
-        let recent = head(gpus.clone(), None).await?;
-        let gpus = &gpus;
-        let again = Fleet { gpus, ..fleet }.read(store, recent).await?;
-        for (place, again) in crossed.into_iter().zip(again) {
-            read[place] = again;
-        }
-    }
-    Ok(read.into_iter().map(|read| read.source).collect())
 }
 
 /// Sums of which step may stand for samples in these steps.

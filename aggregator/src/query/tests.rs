@@ -4,8 +4,9 @@ use entrenar::report::StreamId;
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
+use super::fleet::{Fleet, of_many};
 use super::function::Function;
-use super::source::{Fleet, of_many, side_by_side};
+use super::source::side_by_side;
 use super::*;
 use crate::head::{Arrival, Group, Head};
 use crate::store::{Flush, JournalEntry, JournalPosition, MemoryStore, SqliteStore, StoreResult};

@@ -13,10 +13,11 @@ use entrenar::unit::Timestamp;
 use super::Web;
 use super::api::Answer;
 use crate::query::Question;
+use crate::query::fleet::{Fleet, of_many as of_many_gpus};
 use crate::query::function::Function;
 use crate::query::holding::Holding;
 use crate::query::select::{Filter, Seat};
-use crate::query::source::{Fleet, Source, of_many as of_many_gpus, side_by_side};
+use crate::query::source::{Source, side_by_side};
 use crate::query::step::Steps;
 use crate::store::NodeEvent;
 

@@ -6,8 +6,9 @@ use std::vec::IntoIter;
 use entrenar::metric::Metric;
 use entrenar::unit::Timestamp;
 
+use crate::query::fleet::{Fleet, n_at_once};
 use crate::query::select::Seat;
-use crate::query::source::{Fleet, Source, n_at_once};
+use crate::query::source::Source;
 use crate::query::step::Steps;
 use crate::web::Web;
 use crate::web::api::Answer;
