@@ -42,12 +42,12 @@ impl Head {
         (from, to): (Timestamp, Timestamp),
         steps: &Steps,
     ) -> Option<Vec<Bucket>> {
-        let mut sums = SumUp::new(steps);
         let mut stretches: Vec<_> = self.overlapping(gpu, from, to).collect();
         stretches.sort_unstable_by_key(|stretch| stretch.start);
         let are_apart = stretches
             .windows(2)
             .all(|pair| pair[0].start + pair[0].length <= pair[1].start);
+        let mut sums = SumUp::new(steps);
         let are_ascending = are_apart
             && stretches
                 .iter()

@@ -32,13 +32,13 @@ impl Total {
             ..Self::default()
         };
         let mut bytes = Vec::with_capacity(self.bytes.len() + 64);
+        let mut old: &[u8] = &self.bytes;
         for slot in Bits(sum.present) {
-            let metric = MetricId(slot as u16 + 1);
             // Both are in milliseconds from the start of the stretch.
-            let (before, next) = (
-                self.of(metric, Timestamp(0)),
-                block.sum(metric, Timestamp(0)),
-            );
+            let before = (self.present >> slot & 1 == 1)
+                .then(|| take(&mut old, self.changing >> slot & 1 == 1, Timestamp(0)))
+                .flatten();
+            let next = block.sum(MetricId(slot as u16 + 1), Timestamp(0));
             let both = before.zip(next).map(|(before, next)| before.then(next));
             if let Some(bucket) = both.or(before).or(next) {
                 sum.changing |= u64::from(bucket.min != bucket.max) << slot;
@@ -63,7 +63,7 @@ impl Total {
             &mut rest,
             FLAT * (n_before - n_changing) + CHANGING * n_changing,
         );
-        take(rest, self.changing >> slot & 1 == 1, start)
+        take(&mut rest, self.changing >> slot & 1 == 1, start)
     }
 
     /// Memory that it holds beside itself.
@@ -89,8 +89,8 @@ fn put(bytes: &mut Vec<u8>, bucket: &Bucket) {
     varint::put_long(bytes, bucket.increase.unsigned_abs());
 }
 
-fn take(mut rest: &[u8], is_changing: bool, start: Timestamp) -> Option<Bucket> {
-    let mut number = || varint::take(&mut rest);
+fn take(rest: &mut &[u8], is_changing: bool, start: Timestamp) -> Option<Bucket> {
+    let mut number = || varint::take(rest);
     let first = start.0.wrapping_add(number()? as i64);
     let last = first.wrapping_add(number()? as i64);
     let count = number()?;
@@ -108,10 +108,8 @@ fn take(mut rest: &[u8], is_changing: bool, start: Timestamp) -> Option<Bucket> 
         bucket.max = least.wrapping_add_unsigned(number()?);
         bucket.first.1 = least.wrapping_add_unsigned(number()?);
         bucket.last.1 = least.wrapping_add_unsigned(number()?);
-        bucket.sum = bucket
-            .sum
-            .wrapping_add_unsigned(varint::take_long(&mut rest)?);
-        bucket.increase = varint::take_long(&mut rest)? as i128;
+        bucket.sum = bucket.sum.wrapping_add_unsigned(varint::take_long(rest)?);
+        bucket.increase = varint::take_long(rest)? as i128;
     }
     Some(bucket)
 }

@@ -248,13 +248,10 @@ impl Gauges {
 impl Level {
     pub(super) fn within(self, extent: &Extent) -> Bucket {
         Bucket {
-            first: (extent.first, self.least),
             last: (extent.last, self.last),
-            min: self.least,
             max: self.most,
             sum: self.sum,
-            count: extent.count,
-            increase: 0,
+            ..flat_at(self.least, extent)
         }
     }
 }
