@@ -4,6 +4,7 @@
 
 mod bench;
 mod fuzz;
+mod limit;
 mod packages;
 mod stage;
 mod test;

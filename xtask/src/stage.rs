@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::limit;
 use crate::packages::fetched;
 
 /// The repository.
@@ -66,15 +67,27 @@ pub(crate) fn sh_with(
     env: &[(&str, &str)],
     dir: &Path,
 ) -> Result<()> {
+    sh_within(Duration::MAX, program, args, env, dir)
+}
+
+/// The same, which fails when it takes longer.
+pub(crate) fn sh_within(
+    limit: Duration,
+    program: &str,
+    args: &[&str],
+    env: &[(&str, &str)],
+    dir: &Path,
+) -> Result<()> {
     let shown = format!("{program} {}", args.join(" "));
     println!("$ {shown}");
-    let status = Command::new(program)
+    let mut child = Command::new(program)
         .args(args)
         .env("PATH", path())
         .envs(env.iter().copied())
         .current_dir(dir)
-        .status()
+        .spawn()
         .with_context(|| format!("could not start `{shown}`"))?;
+    let status = limit::wait(&mut child, limit).with_context(|| format!("`{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed ({status})");
     }
@@ -88,8 +101,13 @@ pub(crate) fn cargo(args: &[&str]) -> Result<()> {
 
 /// The same, with variables in its environment.
 pub(crate) fn cargo_with(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
+    cargo_within(Duration::MAX, args, env)
+}
+
+/// The same, which fails when it takes longer.
+pub(crate) fn cargo_within(limit: Duration, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    sh_with(&cargo, args, env, &root())
+    sh_within(limit, &cargo, args, env, &root())
 }
 
 /// What a command prints on standard output; `None` when it can't be run or fails.

@@ -1,11 +1,12 @@
 //! `test` and `ci`: the same for a person and for CI.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::packages;
-use crate::stage::{Stages, cargo, cargo_with};
+use crate::stage::{Stages, cargo, cargo_with, cargo_within};
 use crate::ui;
 
 /// Whether tests that need a program besides Rust run.
@@ -17,6 +18,9 @@ pub(crate) enum External {
 
 /// Exit status when something must be installed first.
 const NOT_SET_UP: u8 = 2;
+
+/// Several times what the tests take on two slow cores, and less than CI waits: one that hangs is named.
+pub(crate) const LIMIT: Duration = Duration::from_mins(25);
 
 pub(crate) fn run(external: External) -> Result<ExitCode> {
     let mut stages = Stages::default();
@@ -51,7 +55,8 @@ fn tests(stages: &mut Stages, external: External) -> Result<ExitCode> {
         cargo(&["build", "--workspace", "--bins", "--examples", "--tests"])
     })?;
     stages.run("tests", || {
-        cargo_with(
+        cargo_within(
+            LIMIT,
             &[
                 "test",
                 "--workspace",
@@ -64,7 +69,9 @@ fn tests(stages: &mut Stages, external: External) -> Result<ExitCode> {
             env,
         )
     })?;
-    stages.run("doc tests", || cargo(&["test", "--workspace", "--doc"]))?;
+    stages.run("doc tests", || {
+        cargo_within(LIMIT, &["test", "--workspace", "--doc"], &[])
+    })?;
     match external {
         External::Run => stages.run("board tests", ui::test)?,
         External::Skip => {

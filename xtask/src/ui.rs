@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::packages;
-use crate::stage::{output, root, sh_with};
+use crate::stage::{output, root, sh_with, sh_within};
+use crate::test::LIMIT;
 
 fn web() -> PathBuf {
     root().join("web")
@@ -32,7 +33,7 @@ pub(crate) fn build() -> Result<()> {
 pub(crate) fn test() -> Result<()> {
     install()?;
     npm(&["run", "check"])?;
-    npm(&["test"])
+    sh_within(LIMIT, "npm", &["test"], &[], &web())
 }
 
 /// Fails when the committed build is not what the sources make.

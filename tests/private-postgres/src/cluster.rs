@@ -10,20 +10,22 @@ use std::sync::{Mutex, PoisonError};
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
-use crate::{Database, SKIP, is_skipped, keeper, on, programs};
+use crate::{Database, MOMENT, PATIENCE, SKIP, is_skipped, keeper, on, programs};
 
 /// Folders of servers: this, and the number of the process that made them. Not in `target/`, which another user may not
 /// be able to enter, and short: the path of a socket is.
 const PREFIX: &str = "entrenar-pg-";
 
 /// Starts the server, and ends it with us: SIGINT comes when the process that made it is gone, and takes the folder
-/// along; SIGTERM is [`Cluster::stop`].
+/// along; SIGTERM is [`Cluster::stop`]. What a shell starts in the background is deaf to SIGQUIT until it asks for it: a
+/// server that is only beginning is told again.
 const SCRIPT: &str = r#"
 home=$1; shift
-"$@" & server=$!
-trap 'kill -QUIT $server; wait $server; rm -rf "$home"; exit' INT
-trap 'kill -QUIT $server; wait $server; exit' TERM
-wait $server
+end() { while [ "$!" ] && kill -QUIT $!; do sleep 0.05; done 2>/dev/null; }
+trap 'end; rm -rf "$home"; exit' INT
+trap 'end; exit' TERM
+"$@" &
+wait $!
 "#;
 
 /// Settings that make it quick: nothing of it must survive a crash of the machine.
@@ -254,7 +256,7 @@ impl Cluster {
             let pid = server.id().to_string();
             let sent = Command::new("kill").args(["-TERM", &pid]).status();
             assert!(sent.expect("kill runs").success());
-            server.wait().expect("it ends");
+            wait_for(&mut server);
         }
     }
 
@@ -266,6 +268,15 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Panics when it takes too long, which says more than a test that never ends.
+fn wait_for(server: &mut Child) {
+    let mut left = PATIENCE;
+    while server.try_wait().expect("it is ours").is_none() {
+        left = left.checked_sub(MOMENT).expect("the server ends in time");
+        std::thread::sleep(MOMENT);
     }
 }
 
@@ -309,5 +320,38 @@ fn sweep() {
             // Another process may be sweeping too.
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell gives what it starts in the background deaf ears for SIGQUIT, until the server has grown its own.
+    #[test]
+    fn it_can_be_stopped_at_every_moment_of_its_start() {
+        let Some(cluster) = Cluster::quick() else {
+            return;
+        };
+        for spins in 0..24 {
+            cluster.stop();
+            cluster.start();
+            for _ in 0..spins {
+                // As long as it takes to start a process: that much later into the start.
+                let looked = Command::new("true").status();
+                assert!(looked.expect("true runs").success());
+            }
+        }
+        cluster.stop();
+        let left = Command::new("pgrep")
+            .arg("-f")
+            .arg(cluster.home.path())
+            .output();
+        let left = left.expect("pgrep runs");
+        assert!(
+            left.stdout.is_empty(),
+            "{}",
+            String::from_utf8_lossy(&left.stdout)
+        );
     }
 }

@@ -33,6 +33,9 @@ const URLS: [&str; 2] = ["TEST_DATABASE_URL", "DATABASE_URL"];
 /// A machine under load may take this long for what takes moments on an idle one.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Between two looks at whether it has happened.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// An empty database, gone when it is dropped or its server ends.
 pub struct Database {
     pub url: String,
@@ -104,7 +107,7 @@ async fn connect(server: &PgConnectOptions) -> PgConnection {
         loop {
             match server.clone().disable_statement_logging().connect().await {
                 Ok(connection) => return connection,
-                Err(_) => sleep(Duration::from_millis(20)).await,
+                Err(_) => sleep(MOMENT).await,
             }
         }
     };
