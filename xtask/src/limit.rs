@@ -32,19 +32,24 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
     )
 }
 
-/// Kills a process and its descendants.
+/// Kills a process and its descendants. They are stopped one after the other first: who is stopped starts nobody while
+/// we look.
 fn kill_all(pid: u32) -> Result<()> {
     let mut doomed = vec![pid];
-    let parents = parents()?;
     let mut next = 0;
     while let Some(&parent) = doomed.get(next) {
-        let children = parents.iter().filter(|(_, of)| **of == parent);
-        doomed.extend(children.map(|(child, _)| *child));
+        signal("-STOP", &[parent])?;
+        let children = parents()?.into_iter().filter(|(_, of)| *of == parent);
+        doomed.extend(children.map(|(child, _)| child));
         next += 1;
     }
-    let pids = doomed.iter().map(u32::to_string);
+    signal("-KILL", &doomed)
+}
+
+fn signal(name: &str, pids: &[u32]) -> Result<()> {
+    let pids = pids.iter().map(u32::to_string);
     // One that has ended meanwhile is what we want.
-    Command::new("kill").arg("-KILL").args(pids).status()?;
+    Command::new("kill").arg(name).args(pids).status()?;
     Ok(())
 }
 
