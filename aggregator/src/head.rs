@@ -99,7 +99,8 @@ pub struct HeadSize {
 /// Recent state of the fleet.
 #[derive(Debug, Default)]
 pub struct Head {
-    gpus: HashMap<GpuUuid, GpuHead>,
+    /// Boxed: a table is half empty on average.
+    gpus: HashMap<GpuUuid, Box<GpuHead>>,
     n_stretches: usize,
     /// For each group commit: how many stretches begin with it.
     begun_in: BTreeMap<Group, usize>,
@@ -161,7 +162,7 @@ impl Head {
             let start = stretch::start(gpu, length, arrival.at);
             let mut new = OpenStretch::new(start, length, arrival.received_at, arrival.group);
             new.push(arrival.at, &kept, arrival.received_at, arrival.group);
-            held.stretches.push(new);
+            held.add(new);
             held.seal_at = Timestamp(i64::MIN);
             self.n_stretches += 1;
             *self.begun_in.entry(arrival.group).or_default() += 1;
@@ -185,7 +186,7 @@ impl Head {
                     release(&mut self.begun_in, ours.first_group);
                     ours.join(stretch);
                 } else {
-                    held.stretches.push(stretch);
+                    held.add(stretch);
                     self.n_stretches += 1;
                 }
             }
@@ -352,6 +353,12 @@ impl Head {
 }
 
 impl GpuHead {
+    /// Nearly always the only one.
+    fn add(&mut self, stretch: OpenStretch) {
+        self.stretches.reserve_exact(1);
+        self.stretches.push(stretch);
+    }
+
     fn note_latest(&mut self, at: Timestamp, values: &Values) -> Pushed {
         let newer = |than: Option<Timestamp>| than.is_none_or(|than| than < at);
         if newer(self.slow_at) && SLOW_METRICS.iter().any(|m| values.get(*m).is_some()) {

@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod bits;
+mod codec;
 mod columns;
 pub mod convert;
 pub mod ranges;

@@ -22,6 +22,7 @@ fn generate(into: &Path) {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
+        .codec_path("crate::codec::SmallCodec")
         .out_dir(into)
         .compile_fds(files)
         .expect("code is generated");

@@ -208,6 +208,7 @@ impl OpenStretch {
         }
         let mut run = self.new_run();
         run.push(offset, values);
+        self.late.reserve_exact(1);
         self.late.push(run);
         if self.late.len() >= MAX_RUNS {
             self.pack();

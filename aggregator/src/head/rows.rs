@@ -11,12 +11,14 @@ use crate::chunk::varint::{self, unzigzag, zigzag};
 // A row's metrics must fit in one word of bits.
 const _: () = assert!(METRIC_COUNT <= u64::BITS as usize);
 
-/// Most bytes of a row: its length, which metrics, which of them changed, and every difference.
-const MAX_ROW_BYTES: usize =
-    2 + varint::MAX_BYTES + METRIC_COUNT.div_ceil(8) + METRIC_COUNT * varint::MAX_BYTES;
+/// Most bytes of a row but for its differences: its length, which metrics, and which of them changed.
+const MOST_HEAD_BYTES: usize = 2 + varint::MAX_BYTES + METRIC_COUNT.div_ceil(8);
 
 // A length takes two bytes at most.
-const _: () = assert!(MAX_ROW_BYTES < 1 << 14);
+const _: () = assert!(MOST_HEAD_BYTES + METRIC_COUNT * varint::MAX_BYTES < 1 << 14);
+
+/// By so much the room for rows grows, at least: some ten of them.
+const GROWTH: usize = 256;
 
 /// Samples in the order in which they were pushed. A row is
 ///
@@ -41,9 +43,10 @@ impl Rows {
             changed |= u64::from(self.last.get(metric).unwrap_or(0) != value) << n_present;
             n_present += 1;
         }
-        // A vector that doubles would waste a third of the head on average.
-        if self.bytes.capacity() - self.bytes.len() < MAX_ROW_BYTES {
-            self.bytes.reserve_exact(512 + self.bytes.len() / 16);
+        let most = MOST_HEAD_BYTES + changed.count_ones() as usize * varint::MAX_BYTES;
+        if self.bytes.capacity() - self.bytes.len() < most {
+            // A vector that doubles would waste a third of it on average.
+            self.bytes.reserve_exact(most.max(GROWTH));
         }
         let start = self.bytes.len();
         self.bytes.push(0);
