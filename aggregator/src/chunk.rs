@@ -284,12 +284,11 @@ impl<B: AsRef<[u8]>> Chunk<B> {
     }
 
     fn times(&self) -> Result<Vec<Timestamp>, ChunkError> {
-        let times = self.decode(&self.columns[0])?;
-        let times: Vec<Timestamp> = times
-            .into_iter()
-            .map(|t| t.map(Timestamp))
-            .collect::<Option<_>>()
-            .ok_or(ChunkError::Malformed("a sample without a time"))?;
+        let (present, times) = self.present(&self.columns[0])?;
+        if present.is_some_and(|present| present.contains(&false)) {
+            return Err(ChunkError::Malformed("a sample without a time"));
+        }
+        let times: Vec<Timestamp> = times.into_iter().map(Timestamp).collect();
         if times.is_sorted_by(|a, b| a < b) {
             Ok(times)
         } else {
@@ -319,8 +318,7 @@ impl<B: AsRef<[u8]>> Chunk<B> {
         let Some(column) = self.column(metric) else {
             return Ok(Vec::new());
         };
-        let body = &self.blob.as_ref()[column.body.clone()];
-        let (present, values) = column::decode_present(column.how, body, self.n_samples)?;
+        let (present, values) = self.present(column)?;
         if values.contains(&NO_VALUE) {
             return Err(ChunkError::Malformed("a value that stands for none"));
         }
@@ -333,8 +331,16 @@ impl<B: AsRef<[u8]>> Chunk<B> {
     }
 
     fn decode(&self, column: &Column) -> Result<Vec<Option<i64>>, ChunkError> {
-        let body = &self.blob.as_ref()[column.body.clone()];
-        column::decode(column.how, body, self.n_samples)
+        column::decode(column.how, self.body(column), self.n_samples)
+    }
+
+    /// The values that there are, and which samples have one; `None`: all of them.
+    fn present(&self, column: &Column) -> Result<(Option<Vec<bool>>, Vec<i64>), ChunkError> {
+        column::decode_present(column.how, self.body(column), self.n_samples)
+    }
+
+    fn body(&self, column: &Column) -> &[u8] {
+        &self.blob.as_ref()[column.body.clone()]
     }
 }
 

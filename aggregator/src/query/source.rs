@@ -167,18 +167,20 @@ impl<'a> Source<'a> {
         } else {
             PAGE
         };
-        let mut points = Vec::new();
+        let mut pieces = Vec::with_capacity(chunks.len() + 1);
         for chunk in chunks.iter() {
             budget.read(chunk.n_samples)?;
-            let mut read = within(self.decode(chunk, budget)?, from, to);
-            if points.is_empty() {
-                points = read;
-            } else {
-                points.append(&mut read);
-            }
+            pieces.push(within(self.decode(chunk, budget)?, from, to));
         }
-        points.extend(self.of_head(to, budget)?);
-        self.show(in_order(points));
+        pieces.push(self.of_head(to, budget)?);
+        pieces.retain(|points| !points.is_empty());
+        let began = |points: &[Point]| points.first().map(|(at, _)| *at);
+        let ended = |points: &[Point]| points.last().map(|(at, _)| *at);
+        if pieces.is_sorted_by(|one, next| ended(one) < began(next)) {
+            self.ready.extend(pieces.into_iter().map(Piece::Points));
+        } else {
+            self.show(in_order(pieces.concat()));
+        }
         Ok(())
     }
 

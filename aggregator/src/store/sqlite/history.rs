@@ -28,17 +28,18 @@ pub(super) async fn chunks(
     (from, to): (Timestamp, Timestamp),
 ) -> StoreResult<Vec<Vec<SealedChunk>>> {
     let mut found: Vec<Vec<SealedChunk>> = gpus.iter().map(|_| Vec::new()).collect();
-    let mut tx = readers.begin().await?;
+    // Who asks has asked the head before: what is sealed between these questions is known already.
+    let mut reader = readers.acquire().await?;
     // One end a question: SQLite looks up the first or the last key for it, and walks over all of them for two at once.
     let ends: (Option<i64>, Option<i64>) = sqlx::query_as(
         "SELECT (SELECT min(stretch_ms) FROM chunk), (SELECT max(stretch_ms) FROM chunk)",
     )
-    .fetch_one(&mut *tx)
+    .fetch_one(&mut *reader)
     .await?;
     let Some(ends) = ends.0.zip(ends.1) else {
         return Ok(found);
     };
-    let known = directory.find(&mut tx, gpus).await?;
+    let known = directory.find(&mut reader, gpus).await?;
     let places = places(&known);
     let keys = keys(gpus, &known, ends, (from, to), |_| true);
     let rows: Vec<NumberedChunk> = sqlx::query_as(
@@ -50,7 +51,7 @@ pub(super) async fn chunks(
     .bind(serde_json::json!(keys).to_string())
     .bind(to.0)
     .bind(from.0)
-    .fetch_all(&mut *tx)
+    .fetch_all(&mut *reader)
     .await?;
     for (number, stretch, length, first, last, n_samples, blob) in rows {
         if let Some(place) = places.get(&number) {
