@@ -12,6 +12,7 @@ pub mod config;
 mod database;
 mod leave;
 mod reload;
+mod replay;
 mod run;
 mod tls;
 

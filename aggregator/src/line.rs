@@ -11,6 +11,7 @@ mod lag;
 mod look;
 pub(crate) mod offset;
 pub mod past;
+pub mod replay;
 mod seat;
 mod stream;
 pub mod view;

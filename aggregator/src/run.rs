@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::access::{Access, Protection, may_listen};
 use crate::alone;
@@ -26,10 +26,9 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::ingest::{self, Ingest};
 use crate::leave::Leave;
+use crate::line::LineConfig;
 use crate::line::driver::Driver;
 use crate::line::handle::LineHandle;
-use crate::line::past::Past;
-use crate::line::{Line, LineConfig};
 use crate::notify::decider::Decider;
 use crate::notify::heartbeat;
 use crate::notify::message::Context as MessageContext;
@@ -38,15 +37,9 @@ use crate::notify::post::Poster;
 use crate::notify::receivers::Receivers;
 use crate::reload::{Reload, RulesFile};
 use crate::status::Vitals;
-use crate::store::{JournalPosition, Retention, Store};
+use crate::store::{Retention, Store};
 use crate::web::{Live, Web};
-use crate::{access, tls, web};
-
-/// Journal rows read at once while replaying.
-const REPLAY_PAGE: usize = 64;
-
-/// Wait before the journal is read again that could not be read.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+use crate::{access, replay, tls, web};
 
 /// How often old data is dropped.
 const RETAIN_EVERY: Duration = Duration::from_mins(1);
@@ -133,7 +126,7 @@ pub async fn start(
         routes: receivers.routes(),
         profile: config.history_profile,
     };
-    let (line, past) = recover(&store, line_config, clock.as_ref())
+    let (line, past) = replay::recover(&store, line_config, clock.as_ref())
         .await
         .map_err(StartError::Failed)?;
     if let Some(waiting) = opened.waiting {
@@ -170,7 +163,7 @@ pub async fn start(
     let (say_whole, is_whole) = watch::channel(past.is_none());
     if let Some(past) = past {
         let (store, line) = (Arc::clone(&store), line.clone());
-        tasks.push(tokio::spawn(read_past(
+        tasks.push(tokio::spawn(replay::read_past(
             store,
             line,
             past,
@@ -319,94 +312,6 @@ fn default_url(config: &Config, http: SocketAddr) -> String {
         "http"
     };
     format!("{scheme}://{http}")
-}
-
-/// Snapshot and journal become a line again, but for what the snapshot covers.
-async fn recover(
-    store: &Arc<dyn Store>,
-    config: LineConfig,
-    clock: &dyn Clock,
-) -> anyhow::Result<(Line, Option<Past>)> {
-    let began = clock.monotonic();
-    let recovered = store
-        .recover()
-        .await
-        .context("could not read what the database remembers")?;
-    let (mut line, past) = Line::recover_split(config, recovered, clock.now());
-    let mut after = past.as_ref().map_or(JournalPosition(0), |past| past.upto);
-    let mut n_rows = 0_usize;
-    loop {
-        let rows = store
-            .journal(after, REPLAY_PAGE)
-            .await
-            .context("could not read the journal")?;
-        let Some((last, _)) = rows.last() else { break };
-        after = *last;
-        n_rows += rows.len();
-        for (position, entries) in rows {
-            line.replay(position, entries);
-        }
-    }
-    line.start(clock.now());
-    if n_rows > 0 {
-        let took_ms = clock.monotonic().saturating_sub(began).as_millis() as u64;
-        info!(n_rows, took_ms, "journal replayed");
-    }
-    Ok((line, past))
-}
-
-/// Reads what the snapshot covers of the journal, and hands it to the line. A database that is away is waited for: until then
-/// nothing is sealed.
-async fn read_past(
-    store: Arc<dyn Store>,
-    line: LineHandle,
-    mut past: Past,
-    is_whole: watch::Sender<bool>,
-    stop: CancellationToken,
-) {
-    let began = SystemClock.monotonic();
-    let mut after = JournalPosition(0);
-    let mut n_rows = 0_usize;
-    while after < past.upto {
-        let rows = tokio::select! {
-            () = stop.cancelled() => return,
-            rows = store.journal(after, REPLAY_PAGE) => rows,
-        };
-        let rows = match rows {
-            Ok(rows) => rows,
-            Err(error) => {
-                warn!(%error, "could not read the journal of the last minutes; trying again");
-                tokio::time::sleep(READ_AGAIN_AFTER).await;
-                continue;
-            }
-        };
-        let Some((last, _)) = rows.last() else { break };
-        after = *last;
-        n_rows += rows.len();
-        let replayed = tokio::task::spawn_blocking(move || {
-            for (position, entries) in rows {
-                past.replay(position, entries);
-            }
-            past
-        });
-        match replayed.await {
-            Ok(further) => past = further,
-            Err(error) => {
-                error!(%error, "reading the journal of the last minutes broke off: restart the aggregator");
-                return;
-            }
-        }
-    }
-    let head = past.into_head();
-    // Where the line is gone, the next start reads it again.
-    if line.ask(move |line| line.absorb(head)).await.is_ok() {
-        is_whole.send_replace(true);
-        let took_ms = SystemClock.monotonic().saturating_sub(began).as_millis() as u64;
-        info!(
-            n_rows,
-            took_ms, "journal of the time before the snapshot read"
-        );
-    }
 }
 
 async fn retain(

@@ -14,6 +14,7 @@ use entrenar::unit::Timestamp;
 use entrenar_aggregator::andon::{CordKey, RuleBook, Severity};
 use entrenar_aggregator::incident::{CloseReason, Decision, Incident, NoticeEvent};
 use entrenar_aggregator::line::past::Past;
+use entrenar_aggregator::line::replay::Replay;
 use entrenar_aggregator::line::{ConnectionId, Line, LineConfig};
 use entrenar_aggregator::notify::route::{Route, Routes};
 use entrenar_aggregator::query::{self, Budget, Point, Question};
@@ -288,7 +289,7 @@ impl Fleet {
         let (mut line, past) = Line::recover_split(self.config.clone(), recovered, self.now);
         let after = past.as_ref().map_or(JournalPosition(0), |past| past.upto);
         for (position, entries) in self.journal_after(after) {
-            line.replay(position, entries);
+            line.replay(Replay::of(position, entries));
         }
         line.start(self.now);
         self.line = Some(line);
@@ -318,7 +319,7 @@ impl Fleet {
             return;
         }
         for (position, entries) in self.journal_after(JournalPosition(0)) {
-            past.replay(position, entries);
+            past.replay(Replay::of(position, entries));
         }
         if let Some(line) = &mut self.line {
             line.absorb(past.into_head());

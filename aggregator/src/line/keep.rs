@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use entrenar::report::{HolderChange, StreamId};
 use entrenar::unit::Timestamp;
-use entrenar_proto::{decode_hello, decode_record};
 
 use super::driver::MAX_PENDING_BYTES;
 use super::stream::Stream;
@@ -209,76 +208,6 @@ impl Line {
                 self.engine.holder(change.at, &stream.hello.node, change);
             }
         }
-    }
-
-    /// Does a journal row again. Rows that the engine's snapshot covers reach the head only.
-    pub fn replay(&mut self, position: JournalPosition, entries: Vec<JournalEntry>) {
-        let covered = self
-            .last_snapshot
-            .is_some_and(|(snapshot, _)| position <= snapshot);
-        for entry in entries {
-            self.replay_entry(entry, !covered);
-        }
-        self.head.committed(self.group, position);
-        self.group.0 += 1;
-        self.effects.sampled.clear();
-        self.pending_holders.clear();
-        self.pending_events.clear();
-    }
-
-    fn replay_entry(&mut self, entry: JournalEntry, evaluate: bool) {
-        let now = match entry {
-            JournalEntry::Hello {
-                received_at, bytes, ..
-            } => {
-                if let Ok(hello) = decode_hello(&bytes) {
-                    self.introduce(received_at, hello, evaluate);
-                }
-                received_at
-            }
-            JournalEntry::Record {
-                received_at,
-                sent_at,
-                stream,
-                bytes,
-            } => {
-                if let (Ok(decoded), Some(known)) =
-                    (decode_record(&bytes), self.streams.get_mut(&stream))
-                {
-                    // Marks are as old as the snapshot: after it, this is what admission saw.
-                    let in_order = known
-                        .received
-                        .last()
-                        .is_none_or(|newest| decoded.record.seq > newest);
-                    known.received.insert(decoded.record.seq);
-                    known.durable.insert(decoded.record.seq);
-                    known.last_received_at = received_at;
-                    self.take_in(
-                        received_at,
-                        sent_at,
-                        stream,
-                        decoded.record.body,
-                        in_order,
-                        evaluate,
-                    );
-                }
-                received_at
-            }
-            JournalEntry::Goodbye {
-                received_at,
-                stream,
-            } => {
-                self.leave(received_at, stream, evaluate);
-                received_at
-            }
-            JournalEntry::Advance { to } => {
-                if evaluate {
-                    self.move_to(to);
-                }
-                to
-            }
-        };
-        self.settle(now);
     }
 
     /// The replay is over and the present begins: nodes of which nothing was heard yet are expected, and given time.

@@ -6,9 +6,10 @@
 
 use entrenar::unit::Timestamp;
 
+use super::replay::Replay;
 use super::{Line, LineConfig};
 use crate::head::{Group, Head};
-use crate::store::{JournalEntry, JournalPosition, Recovered, StreamMark};
+use crate::store::{JournalPosition, Recovered, StreamMark};
 
 /// Group commits of the present have larger numbers than those of the past, of which there are never as many.
 const FIRST_PRESENT: Group = Group(1 << 40);
@@ -22,9 +23,9 @@ pub struct Past {
 
 impl Past {
     /// Does a row again; of one after the last, nothing.
-    pub fn replay(&mut self, position: JournalPosition, entries: Vec<JournalEntry>) {
-        if position <= self.upto {
-            self.line.replay(position, entries);
+    pub fn replay(&mut self, row: Replay) {
+        if row.position() <= self.upto {
+            self.line.replay(row);
         }
     }
 

@@ -33,6 +33,15 @@ pub enum Failure {
     Full,
 }
 
+impl Failure {
+    fn error(self) -> StoreError {
+        match self {
+            Self::Unavailable => StoreError::Unavailable("on demand".into()),
+            Self::Full => StoreError::Full("on demand".into()),
+        }
+    }
+}
+
 /// Everything in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
@@ -93,8 +102,7 @@ impl MemoryStore {
     ) -> BoxFuture<'_, StoreResult<T>> {
         let mut kept = self.kept();
         let answer = match kept.failure {
-            Some(Failure::Unavailable) => Err(StoreError::Unavailable("on demand".into())),
-            Some(Failure::Full) => Err(StoreError::Full("on demand".into())),
+            Some(failure) => Err(failure.error()),
             None => change(&mut kept),
         };
         drop(kept);
@@ -369,6 +377,9 @@ impl Store for MemoryStore {
         after: JournalPosition,
         limit: usize,
     ) -> BoxFuture<'_, StoreResult<Vec<JournalRow>>> {
+        if let Some(failure @ Failure::Unavailable) = self.kept().failure {
+            return Box::pin(std::future::ready(Err(failure.error())));
+        }
         let from = JournalPosition(after.0.saturating_add(1));
         self.read(|kept| {
             let rows = kept.journal.range(from..).take(limit);

@@ -12,6 +12,7 @@ use entrenar_aggregator::andon::RuleBook;
 use entrenar_aggregator::line::driver::Driver;
 use entrenar_aggregator::line::handle::{FromAgent, LineHandle};
 use entrenar_aggregator::line::keep::Progress;
+use entrenar_aggregator::line::replay::Replay;
 use entrenar_aggregator::line::{ConnectionId, Line, LineConfig};
 use entrenar_aggregator::notify::decider::Decider;
 use entrenar_aggregator::notify::message::Context;
@@ -71,7 +72,7 @@ async fn begin_at(store: &Arc<MemoryStore>, clock: Arc<dyn Clock>) -> Life {
     let mut line = Line::recover(config, recovered, clock.now());
     let rows = store.journal(JournalPosition(0), usize::MAX).await;
     for (position, entries) in rows.expect("read") {
-        line.replay(position, entries);
+        line.replay(Replay::of(position, entries));
     }
     line.start(clock.now());
     let store: Arc<dyn Store> = store.clone();
