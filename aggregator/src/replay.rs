@@ -1,5 +1,5 @@
-//! The journal is done again after a start. Its messages are read and decoded a page ahead of who does them: so it takes half as
-//! long.
+//! The journal is done again after a start. Its messages are read and decoded a page ahead of who does them: that saves up to a
+//! fifth of the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use entrenar::clock::{Clock, SystemClock};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -106,7 +106,7 @@ async fn done<T: Send + 'static>(
     page: Vec<Replay>,
     mut on: T,
     row: fn(&mut T, Replay),
-) -> Result<T, tokio::task::JoinError> {
+) -> Result<T, JoinError> {
     let done = spawn_blocking(move || {
         for replay in page {
             row(&mut on, replay);
@@ -137,12 +137,10 @@ impl Pages {
 
     /// The next page; an empty one at the end. What could not be read is read again by the next call.
     async fn next(&mut self) -> StoreResult<Vec<Replay>> {
-        let read_page = match (&mut self.ahead).await {
-            Ok(read_page) => read_page,
-            Err(broken) => Err(StoreError::Unavailable(format!(
-                "reading the journal broke off: {broken}"
-            ))),
-        };
+        let read_page = (&mut self.ahead)
+            .await
+            .map_err(|error| broken(&error))
+            .flatten();
         if let Ok(page) = &read_page {
             self.n_rows += page.len();
             self.shown = page.last().map_or(self.shown, Replay::position);
@@ -160,8 +158,16 @@ impl Drop for Pages {
 
 async fn read(store: Arc<dyn Store>, after: JournalPosition) -> StoreResult<Vec<Replay>> {
     let rows = store.journal(after, PAGE).await?;
-    let decode = |(position, entries)| Replay::of(position, entries);
-    Ok(rows.into_iter().map(decode).collect())
+    // Some tens of milliseconds of a large fleet.
+    let decoded = spawn_blocking(move || {
+        let decode = |(position, entries)| Replay::of(position, entries);
+        rows.into_iter().map(decode).collect()
+    });
+    decoded.await.map_err(|error| broken(&error))
+}
+
+fn broken(error: &JoinError) -> StoreError {
+    StoreError::Unavailable(format!("reading the journal broke off: {error}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A row of the journal is done again after a start. *(pure)*
 //!
-//! What its messages say is found out first, by whoever has time: that takes about as long as doing it.
+//! What its messages say is found out first, by whoever has time.
 
 use entrenar::report::{Hello, Record, StreamId};
 use entrenar::unit::Timestamp;
