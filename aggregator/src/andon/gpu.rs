@@ -1,6 +1,6 @@
 //! One GPU with all that watches it. *(pure)*
 //!
-//! What is remembered is bounded, about 2 KB a GPU: windows are bits and small rings, never samples.
+//! What is remembered is bounded, about 3 KB a GPU: windows are bits and small rings, never samples.
 
 use std::time::Duration;
 
