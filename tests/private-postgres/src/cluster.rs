@@ -343,15 +343,10 @@ mod tests {
             }
         }
         cluster.stop();
-        let left = Command::new("pgrep")
-            .arg("-f")
-            .arg(cluster.home.path())
-            .output();
-        let left = left.expect("pgrep runs");
-        assert!(
-            left.stdout.is_empty(),
-            "{}",
-            String::from_utf8_lossy(&left.stdout)
-        );
+        let home = cluster.home.path().display().to_string();
+        let processes = fs::read_dir("/proc").expect("Linux").flatten();
+        let commands = processes.filter_map(|p| fs::read_to_string(p.path().join("cmdline")).ok());
+        let left: Vec<String> = commands.filter(|c| c.contains(&home)).collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 }
